@@ -1,0 +1,84 @@
+"""`sage-edge VERB`: find the verb's module, parse, run it, turn errors into one line and an exit code.
+
+A verb's module has `configure(parser)` and `run(args) -> int`; it is imported only when its verb is called. Exit codes: 0 done,
+1 failed its check, 2 wrong use, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from sage_edge.runtime.errors import SageError
+
+VERBS = {
+    "synth": "make a corpus in Aff-Wild2's layout: people, voices, videos, labels",
+    "prepare": "index and decode a corpus in Aff-Wild2's layout once",
+    "train": "train SAGE in full precision",
+    "evaluate": "CCC of a checkpoint, pooled and per video",
+    "compile": "checkpoint -> ONNX -> INT8 -> checked bundle",
+    "calibrate": "activation ranges alone, as a file people can read",
+    "verify": "golden windows of a bundle; with --data, CCC against FP32 too",
+    "profile": "latency per stage of a bundle on this machine",
+    "run": "estimate valence and arousal from a video with sound",
+    "inspect": "what is in a bundle",
+    "demo": "the whole chain on a synthetic corpus, with a report",
+}
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS))
+    return "usage: sage-edge VERB [options]\n\n" + "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items()) + "\n\nsage-edge VERB --help shows options and an example.\n"
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; never raises, returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage(), end="")
+        return 0 if argv else 2
+    verb = argv[0]
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        print(f"error: unknown verb {verb!r}; " + (f"did you mean {near[0]!r}?" if near else f"one of {', '.join(VERBS)}"), file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        module = importlib.import_module(f"sage_edge.cli.{verb}")
+        parser = argparse.ArgumentParser(prog=f"sage-edge {verb}", formatter_class=argparse.RawDescriptionHelpFormatter, description=module.__doc__)
+        module.configure(parser)
+        return int(module.run(parser.parse_args(argv[1:])))
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 2
+    except SageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        extra = {"torch": "train", "safetensors": "train", "matplotlib": "train", "tensorboard": "train", "onnx": "compile", "onnxscript": "compile"}.get(error.name or "")
+        if extra is None:
+            raise
+        print(f"error: {verb} needs {error.name}, which is not installed: pip install 'sage-edge[{extra}]'", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        print(f"error: {what}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing half-written was left behind", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
