@@ -1,0 +1,28 @@
+"""Progress: redrawn in place on a terminal, whole plain lines elsewhere, the last count always shown."""
+
+import io
+
+from sage_edge.runtime.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_plain_lines_without_control_characters_when_not_a_terminal() -> None:
+    stream = io.StringIO()
+    with Progress("encode", total=3, unit="clips", stream=stream) as progress:
+        for _ in range(3):
+            progress.step(note="ok")
+    assert "\r" not in stream.getvalue()
+    assert stream.getvalue().startswith("encode 3/3 clips")
+    assert stream.getvalue().endswith("ok\n")
+
+
+def test_a_terminal_is_redrawn_and_ends_with_a_newline() -> None:
+    stream = Terminal()
+    with Progress("encode", stream=stream) as progress:
+        progress.step()
+    assert stream.getvalue().startswith("\r")
+    assert stream.getvalue().endswith("\n")
