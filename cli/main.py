@@ -33,7 +33,11 @@ VERBS = {
 
 def _usage() -> str:
     width = max(map(len, VERBS))
-    return "usage: sage-edge VERB [options]\n\n" + "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items()) + "\n\nsage-edge VERB --help shows options and an example.\n"
+    return (
+        "usage: sage-edge VERB [options]\n\n"
+        + "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+        + "\n\nsage-edge VERB --help shows options and an example.\n"
+    )
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
@@ -63,7 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        extra = {"torch": "train", "safetensors": "train", "matplotlib": "train", "tensorboard": "train", "onnx": "compile", "onnxscript": "compile"}.get(error.name or "")
+        extra = {
+            "torch": "train",
+            "safetensors": "train",
+            "matplotlib": "train",
+            "tensorboard": "train",
+            "onnx": "compile",
+            "onnxscript": "compile",
+        }.get(error.name or "")
         if extra is None:
             raise
         print(f"error: {verb} needs {error.name}, which is not installed: pip install 'sage-edge[{extra}]'", file=sys.stderr)

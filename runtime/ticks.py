@@ -41,9 +41,7 @@ def tick_at_or_after(t_ns: int, rate_hz: int = RATE_HZ) -> int:
     return k
 
 
-def frames_of_ticks(
-    frame_t_ns: NDArray[np.int64], n_ticks: int, rate_hz: int = RATE_HZ, max_age_ns: int = MAX_FRAME_AGE_NS
-) -> NDArray[np.int32]:
+def frames_of_ticks(frame_t_ns: NDArray[np.int64], n_ticks: int, rate_hz: int = RATE_HZ, max_age_ns: int = MAX_FRAME_AGE_NS) -> NDArray[np.int32]:
     """For each tick the index of the newest frame at or before it, -1 where that is older than `max_age_ns` or missing.
 
     `frame_t_ns` is ascending, int64 [F]; the result is int32 [n_ticks].
