@@ -67,14 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        extra = {
-            "torch": "train",
-            "safetensors": "train",
-            "matplotlib": "train",
-            "tensorboard": "train",
-            "onnx": "compile",
-            "onnxscript": "compile",
-        }.get(error.name or "")
+        extra = EXTRA_OF.get(error.name or "")
         if extra is None:
             raise
         print(f"error: {verb} needs {error.name}, which is not installed: pip install 'sage-edge[{extra}]'", file=sys.stderr)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from sage_edge.cli import report
 
 pytest.importorskip("matplotlib")
@@ -18,7 +19,7 @@ def example_summary() -> dict:
     return {
         "model": {"name": "sage-tiny"},
         "ccc": {p: {"fp32": score, "int8": {k: v - 0.0021 for k, v in score.items()}} for p in ("overlap", "live")},
-        "ccc_interval": {p: {q: interval for q in ("fp32", "int8")} for p in ("overlap", "live")},
+        "ccc_interval": {p: dict.fromkeys(("fp32", "int8"), interval) for p in ("overlap", "live")},
         "ccc_without": {"visual": {"mean": 0.4321}, "audio": {"mean": 0.5432}},
         "latency_ms": {s: {"p50": 1.25, "p95": 2.5, "p99": 3.75} for s in ("find", "crop", "visual", "audio", "fusion", "hop")},
         "real_time_factor": 14.2,

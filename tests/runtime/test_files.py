@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+
 from sage_edge.runtime.errors import UsageError
 from sage_edge.runtime.files import atomic_file, atomic_folder, sha256_file
 
