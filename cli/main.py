@@ -31,13 +31,22 @@ VERBS = {
 }
 
 
+EXTRA_OF = {
+    "torch": "train",
+    "safetensors": "train",
+    "matplotlib": "train",
+    "tensorboard": "train",
+    "tqdm": "train",
+    "onnx": "compile",
+    "onnxscript": "compile",
+}
+"""Which optional install brings a module that may be missing."""
+
+
 def _usage() -> str:
     width = max(map(len, VERBS))
-    return (
-        "usage: sage-edge VERB [options]\n\n"
-        + "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
-        + "\n\nsage-edge VERB --help shows options and an example.\n"
-    )
+    verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+    return f"usage: sage-edge VERB [options]\n\n{verbs}\n\nsage-edge VERB --help shows options and an example.\n"
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
