@@ -1,0 +1,92 @@
+"""Run picklable jobs on a few worker processes that die quietly: on Ctrl-C, on an error in one of them, and when the parent is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+from sage_edge.runtime.errors import SageError
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def default_workers() -> int:
+    """Two where the machine has two cores: the corpus is small, and the rest of the machine stays usable."""
+    return max(1, min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+
+
+def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Iterator[tuple[J, R]]:
+    """Yield (job, function(job)) as they finish. `function` is a module's function. An exception in a job stops all and is raised here."""
+    if workers <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            yield job, function(job)
+        return
+    context = multiprocessing.get_context("spawn")
+    waiting = list(reversed(jobs))
+    running: dict[Any, J] = {}
+    processes = []
+    try:
+        with _inherit_ignored_interrupt():
+            for _ in range(min(workers, len(jobs))):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs, function), daemon=True)
+                process.start()
+                theirs.close()
+                processes.append(process)
+                running[ours] = waiting.pop()
+                ours.send(running[ours])
+        while running:
+            for pipe in wait(list(running)):
+                assert isinstance(pipe, Connection)
+                try:
+                    result, error, trace = pipe.recv()
+                except EOFError:
+                    raise SageError("a worker process ended without an answer (killed, or out of memory); try again with fewer at once") from None
+                if error is not None:
+                    raise error from (None if isinstance(error, SageError) else RuntimeError(trace))
+                job = running.pop(pipe)
+                if waiting:
+                    running[pipe] = waiting.pop()
+                    pipe.send(running[pipe])
+                else:
+                    pipe.close()
+                yield job, result
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+
+
+def _serve(pipe: Connection, function: Callable[[J], R]) -> None:
+    try:
+        while True:
+            job = pipe.recv()
+            try:
+                answer = (function(job), None, "")
+            except Exception as error:
+                answer = (None, error, traceback.format_exc())
+            pipe.send(answer)
+    except (EOFError, OSError):
+        return  # the parent has closed its end, or is gone
+
+
+@contextlib.contextmanager
+def _inherit_ignored_interrupt() -> Iterator[None]:
+    """Children started in here ignore Ctrl-C from their first instruction: the parent alone answers it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
