@@ -1,0 +1,193 @@
+"""libsage through ctypes: face crop, audio ring, feature window. `include/sage.h` beside this file is the manual.
+
+Pixels: uint8, rows may be strided, what is inside a row may not. `rgb`, `bgr` [H, W, 3]; `nv12` [H * 3 / 2, W] (Y rows, then UV rows)
+or a pair (Y [H, W], UV [H / 2, W]); `yuyv` [H, W, 2]. Boxes: (x, y, width, height) in pixels, real numbers, may leave the frame.
+Samples: float32 mono, addressed by their absolute index. Every failure is a `NativeError`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_edge.runtime.errors import NativeError
+from sage_edge.runtime.native.library import Box, Image, Norm, load
+
+FORMATS = {"rgb": 0, "bgr": 1, "nv12": 2, "yuyv": 3}
+Pixels = NDArray[np.uint8] | tuple[NDArray[np.uint8], NDArray[np.uint8]]
+Rectangle = Sequence[float]
+
+
+def _check(code: int, what: str) -> int:
+    """`code` when it is not negative, else the NativeError that says what failed and why."""
+    if code >= 0:
+        return code
+    raise NativeError(f"{what}: {load().sage_strerror(code).decode()}", code)
+
+
+def _address(array: NDArray[Any]) -> int:
+    return cast(int, array.__array_interface__["data"][0])
+
+
+def _rows(array: NDArray[np.uint8], pixel: int, what: str) -> NDArray[np.uint8]:
+    """`array` [H, W] or [H, W, pixel] if libsage can read it as it lies, else the NativeError that says what is wrong."""
+    shape, strides = array.shape, array.strides
+    if array.dtype != np.uint8 or (array.ndim != 2 if pixel == 1 else array.ndim != 3 or shape[2] != pixel):
+        raise NativeError(f"{what} of shape {shape}, {array.dtype}: expected uint8 {'[H, W]' if pixel == 1 else f'[H, W, {pixel}]'}")
+    if strides[1] == pixel and strides[-1] == 1 and strides[0] >= shape[1] * pixel:
+        return array
+    return np.ascontiguousarray(array)
+
+
+def _image(pixels: Pixels, format: str) -> tuple[Image, object]:
+    """The C view of `pixels`, and what must stay alive while it is used."""
+    kind = FORMATS.get(format)
+    if kind is None:
+        raise NativeError(f"unknown pixel format {format!r}: one of {', '.join(FORMATS)}", -3)
+    if kind == 2:
+        if isinstance(pixels, tuple):
+            luma, chroma = pixels
+            chroma = chroma.reshape(chroma.shape[0], -1) if chroma.ndim == 3 else chroma
+        else:
+            height = pixels.shape[0] * 2 // 3
+            if pixels.shape[0] % 3:
+                raise NativeError(f"nv12 frame of shape {pixels.shape}: expected [H * 3 / 2, W] with H even, or a pair (Y, UV)", -2)
+            luma, chroma = pixels[:height], pixels[height:]
+        luma, chroma = _rows(luma, 1, "nv12 Y plane"), _rows(chroma, 1, "nv12 UV plane")
+        height, width = luma.shape
+        if chroma.shape != (height // 2, width):
+            raise NativeError(f"nv12 UV plane of shape {chroma.shape} with a Y plane of {luma.shape}: expected {(height // 2, width)}", -2)
+        return Image(_address(luma), _address(chroma), luma.strides[0], chroma.strides[0], width, height, kind), (luma, chroma)
+    if isinstance(pixels, tuple):
+        raise NativeError(f"{format} frame given as {len(pixels)} planes: expected one array")
+    array = _rows(pixels, 2 if kind == 3 else 3, f"{format} frame")
+    return Image(_address(array), None, array.strides[0], 0, array.shape[1], array.shape[0], kind), array
+
+
+@lru_cache(maxsize=32)
+def _norm(mean: tuple[float, ...], std: tuple[float, ...]) -> Norm:
+    if len(mean) != 3 or len(std) != 3:
+        raise NativeError(f"mean {mean} and std {std}: expected three values each, in the order R, G, B", -5)
+    return Norm((ctypes.c_float * 3)(*mean), (ctypes.c_float * 3)(*std))
+
+
+def crop(pixels: Pixels, box: Rectangle, out: NDArray[np.float32], mean: Sequence[float], std: Sequence[float], format: str = "rgb") -> None:
+    """Average `box` of a frame into `out`: float32 [3, h, w] C-contiguous, RGB planar, (level / 255 - mean) / std.
+
+    The mean of each of the w x h equal cells of the box is exact (within 1e-6) for any real box, larger or smaller than the output; outside
+    the frame the nearest edge pixel continues. `mean`, `std`: of values in 0 .. 1, in the order R, G, B. Thread-safe; raises NativeError.
+    """
+    image, _alive = _image(pixels, format)
+    if out.dtype != np.float32 or out.ndim != 3 or out.shape[0] != 3 or not out.flags.c_contiguous or not out.flags.writeable:
+        raise NativeError(f"crop into {out.dtype} {out.shape}: expected writeable C-contiguous float32 [3, h, w]")
+    x, y, width, height = box
+    code = load().sage_crop(image, Box(x, y, width, height), _norm(tuple(mean), tuple(std)), _address(out), out.shape[2], out.shape[1])
+    if code:
+        _check(code, f"crop of box {tuple(box)} from a {image.width}x{image.height} {format} frame")
+
+
+def resize(pixels: Pixels, box: Rectangle, size: int, format: str = "rgb") -> NDArray[np.uint8]:
+    """The same average as uint8 RGB [size, size, 3], rounded half up. Thread-safe; raises NativeError."""
+    image, _alive = _image(pixels, format)
+    if not 1 <= size <= 32768:
+        raise NativeError(f"resize to {size} pixels: expected 1 to 32768", -2)
+    out = np.empty((size, size, 3), np.uint8)
+    x, y, width, height = box
+    code = load().sage_resize(image, Box(x, y, width, height), _address(out), size, size)
+    _check(code, f"resize of box {tuple(box)} from a {image.width}x{image.height} {format} frame")
+    return out
+
+
+class _Handle:
+    """Owns a C handle; gone with the last of its users, so that no view outlives its memory."""
+
+    def __init__(self, create: str, destroy: str, *sizes: int) -> None:
+        self.pointer = ctypes.c_void_p()
+        self._destroy = getattr(load(), destroy)
+        code = getattr(load(), create)(*sizes, ctypes.byref(self.pointer))
+        _check(code, f"{create}({', '.join(map(str, sizes))})")
+
+    def __del__(self) -> None:
+        if self.pointer:
+            self._destroy(self.pointer)
+
+
+class AudioRing:
+    """The newest `capacity` samples of a stream, by absolute index. One thread may push while one other reads; neither waits.
+
+    A push overwrites the oldest samples; samples that the reader has not asked for by then are an overrun, which `push` counts.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._handle = _Handle("sage_ring_create", "sage_ring_destroy", capacity)
+        self._pointer = self._handle.pointer
+
+    def push(self, samples: NDArray[np.float32]) -> int:
+        """Append float32 [n]; returns how many unread samples were lost by it."""
+        if samples.dtype != np.float32 or samples.ndim != 1:
+            raise NativeError(f"push of samples {samples.dtype} {samples.shape}: expected float32 [n]")
+        samples = np.ascontiguousarray(samples)
+        return _check(load().sage_ring_push(self._pointer, _address(samples), len(samples)), "push of samples")
+
+    def skip(self, n: int) -> int:
+        """Append `n` zeros; returns how many unread samples were lost by it."""
+        return _check(load().sage_ring_push(self._pointer, None, n), f"skip of {n} samples")
+
+    def read(self, start: int, out: NDArray[np.float32]) -> int:
+        """Copy samples start .. start + n - 1 to `out` float32 [n]; what the ring does not hold is zero. Returns how many it held.
+
+        `start` may be negative. Everything before start + n then counts as read.
+        """
+        if out.dtype != np.float32 or out.ndim != 1 or not out.flags.c_contiguous or not out.flags.writeable:
+            raise NativeError(f"read into {out.dtype} {out.shape}: expected writeable C-contiguous float32 [n]")
+        return _check(load().sage_ring_read(self._pointer, start, _address(out), len(out)), f"read of samples from {start}")
+
+    @property
+    def written(self) -> int:
+        """Samples pushed so far: the index of the next one."""
+        return _check(load().sage_ring_written(self._pointer), "samples written")
+
+
+class FeatureWindow:
+    """The newest `rows` rows of float32 [dim], always one contiguous block, oldest first; rows not yet pushed are zeros.
+
+    Views stay valid memory for ever but change with the next `commit`, `push` or `skip`. For one thread at a time.
+    """
+
+    def __init__(self, rows: int, dim: int) -> None:
+        self.rows, self.dim = rows, dim
+        self._handle = _Handle("sage_window_create", "sage_window_destroy", rows, dim)
+        self._pointer = self._handle.pointer
+        memory = (ctypes.c_float * (2 * rows * dim)).from_address(load().sage_window_buffer(self._pointer))
+        memory._handle = self._handle  # type: ignore[attr-defined]
+        self._buffer: NDArray[np.float32] = np.frombuffer(memory, np.float32).reshape(2 * rows, dim)
+
+    def slot(self) -> NDArray[np.float32]:
+        """Where to write the next row, float32 [dim]; it enters the window with `commit()`. Its old content is undefined."""
+        return cast("NDArray[np.float32]", self._buffer[load().sage_window_slot(self._pointer)])
+
+    def commit(self) -> None:
+        """Take what was written into `slot()` as the newest row."""
+        _check(load().sage_window_commit(self._pointer), "commit of a row")
+
+    def push(self, row: NDArray[np.float32]) -> None:
+        """Append one row, float32 [dim]."""
+        if row.shape != (self.dim,):
+            raise NativeError(f"push of a row of shape {row.shape}: expected ({self.dim},)")
+        self.slot()[:] = row
+        self.commit()
+
+    def skip(self, n: int = 1) -> None:
+        """Append `n` rows of zeros."""
+        _check(load().sage_window_skip(self._pointer, n), f"skip of {n} rows")
+
+    def view(self) -> NDArray[np.float32]:
+        """The newest rows, float32 [rows, dim], without a copy."""
+        start = load().sage_window_start(self._pointer)
+        return self._buffer[start : start + self.rows]

@@ -1,0 +1,65 @@
+/* The inner loops in NEON. */
+#include <arm_neon.h>
+
+#include "kernels.h"
+
+enum { ROWS_EXACT = 256 }; /* 256 rows of 255 fit in 16 bits */
+
+static inline void weigh(uint8x16_t levels, float weight, float32x4_t sum[4]) {
+    uint16x8_t low = vmovl_u8(vget_low_u8(levels)), high = vmovl_u8(vget_high_u8(levels));
+    sum[0] = vmlaq_n_f32(sum[0], vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))), weight);
+    sum[1] = vmlaq_n_f32(sum[1], vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))), weight);
+    sum[2] = vmlaq_n_f32(sum[2], vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))), weight);
+    sum[3] = vmlaq_n_f32(sum[3], vcvtq_f32_u32(vmovl_u16(vget_high_u16(high))), weight);
+}
+
+/* 16 bytes of a line: the outermost rows in floats, those between in 16-bit integers, which are put aside every 256 rows. */
+static inline void rows_16(const uint8_t *row, int64_t stride, int32_t count, float head, float tail, float *line) {
+    float32x4_t sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+    weigh(vld1q_u8(row), head, sum);
+    if (count > 1) weigh(vld1q_u8(row + (count - 1) * stride), tail, sum);
+    row += stride;
+    for (int32_t left = count - 2; left > 0; left -= ROWS_EXACT) {
+        uint16x8_t low = vdupq_n_u16(0), high = low;
+        for (int32_t some = left < ROWS_EXACT ? left : ROWS_EXACT; some > 0; some--, row += stride) {
+            uint8x16_t levels = vld1q_u8(row);
+            low = vaddw_u8(low, vget_low_u8(levels));
+            high = vaddw_u8(high, vget_high_u8(levels));
+        }
+        sum[0] = vaddq_f32(sum[0], vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))));
+        sum[1] = vaddq_f32(sum[1], vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))));
+        sum[2] = vaddq_f32(sum[2], vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))));
+        sum[3] = vaddq_f32(sum[3], vcvtq_f32_u32(vmovl_u16(vget_high_u16(high))));
+    }
+    for (int k = 0; k < 4; k++) vst1q_f32(line + 4 * k, sum[k]);
+}
+
+static void rows_neon(const uint8_t *row, int64_t stride, int32_t count, float head, float tail, int32_t n, float *line) {
+    if (n < 16) {
+        sage_kernels_plain.rows(row, stride, count, head, tail, n, line);
+        return;
+    }
+    int32_t b = 0;
+    for (; b + 16 <= n; b += 16) rows_16(row + b, stride, count, head, tail, line + b);
+    if (b < n) rows_16(row + n - 16, stride, count, head, tail, line + n - 16);
+}
+
+static void columns_neon(const float *line, int32_t base, int32_t step, const area_span *spans, int32_t n, float *sums) {
+    for (int32_t i = 0; i < n; i++, sums += 4) {
+        const area_span *s = &spans[i];
+        const float *x = line + (int64_t)(s->first - base) * step;
+        float32x4_t sum = vmulq_n_f32(vld1q_f32(x), s->head);
+        int32_t left = s->count - 2;
+        if (left >= 0) sum = vmlaq_n_f32(sum, vld1q_f32(x + (left + 1) * step), s->tail);
+        for (x += step; left > 0;) {
+            int32_t some = left < KERNEL_EXACT ? left : KERNEL_EXACT;
+            left -= some;
+            float32x4_t part = vdupq_n_f32(0);
+            for (; some > 0; some--, x += step) part = vaddq_f32(part, vld1q_f32(x));
+            sum = vaddq_f32(sum, part);
+        }
+        vst1q_f32(sums, sum);
+    }
+}
+
+const sage_kernels sage_kernels_neon = {4, rows_neon, columns_neon};
