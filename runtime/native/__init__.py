@@ -166,7 +166,7 @@ class FeatureWindow:
         self._pointer = self._handle.pointer
         memory = (ctypes.c_float * (2 * rows * dim)).from_address(load().sage_window_buffer(self._pointer))
         memory._handle = self._handle  # type: ignore[attr-defined]
-        self._buffer: NDArray[np.float32] = np.frombuffer(memory, np.float32).reshape(2 * rows, dim)
+        self._buffer: NDArray[np.float32] = np.ctypeslib.as_array(memory).reshape(2 * rows, dim)
 
     def slot(self) -> NDArray[np.float32]:
         """Where to write the next row, float32 [dim]; it enters the window with `commit()`. Its old content is undefined."""
