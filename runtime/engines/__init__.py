@@ -1,0 +1,70 @@
+"""Inference behind one small interface: named NumPy arrays in, named NumPy arrays out, allocated once.
+
+engine = open_engine(bundle.graph("visual", "fp32"))
+engine.inputs["faces"][...] = faces        # float32 [1, 3, H, W], written in place (libsage writes into it directly)
+engine.run()
+engine.outputs["visual"]                   # float32 [1, d], overwritten by the next run
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+
+BACKENDS = ("onnxruntime",)
+
+
+class Engine(Protocol):
+    """One loaded graph. The arrays of `inputs` and `outputs` live as long as the engine and are never replaced; not thread-safe."""
+
+    @property
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        """Write here, in place."""
+
+    @property
+    def outputs(self) -> dict[str, NDArray[Any]]:
+        """Read here after `run`; the next `run` overwrites it."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that one `run` uses."""
+
+    def run(self) -> None:
+        """Compute `outputs` from `inputs`. Raises EngineError."""
+
+    def close(self) -> None:
+        """Free the graph; calling it again does nothing."""
+
+
+def open_engine(path: str | os.PathLike[str], backend: str = "onnxruntime", batch: int = 1, threads: int | None = None) -> Engine:
+    """Load the ONNX graph at `path` for inputs of `batch` items. `threads` None means `default_threads()`.
+
+    Raises UsageError for an unknown backend, a batch or thread count below 1, and EngineError for a graph that cannot be loaded.
+    """
+    check_backend(backend)
+    if batch < 1:
+        raise UsageError(f"batch is {batch}, must be at least 1")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}, must be at least 1; leave it out for {default_threads()}")
+    from .onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(Path(path), batch, default_threads() if threads is None else threads)
+
+
+def check_backend(backend: str) -> None:
+    """Raise UsageError unless `backend` is one of `BACKENDS`."""
+    if backend not in BACKENDS:
+        near = difflib.get_close_matches(backend, BACKENDS, n=1)
+        raise UsageError(f"unknown backend {backend!r}; " + (f"did you mean {near[0]!r}?" if near else f"one of {', '.join(BACKENDS)}"))
+
+
+def default_threads() -> int:
+    """The cores this process may use, at most 4: small boards have 4 to 8 and the capture loop needs one of them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, 4))

@@ -1,0 +1,104 @@
+"""The sound of a session on the tick grid: chunks with stamps go in, a window of samples and its mask come out.
+
+Samples are float32 mono, addressed by their index after the epoch. A chunk that follows the one before is appended, whatever its stamp says
+within 20 ms; a gap becomes zeros with the mask off; what overlaps is dropped; NaN and infinity become 0. All of it is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .native import AudioRing
+from .timeline import Timeline
+
+JITTER_NS = 20_000_000
+_PIECE_NS = 100_000_000
+
+
+class Soundtrack:
+    """Keeps what a window of `window` ticks (`samples` samples) needs while the newest sound is at most `lag_ns` ahead of it."""
+
+    def __init__(self, timeline: Timeline, window: int, samples: int) -> None:
+        rate, sample_rate = timeline.rate_hz, timeline.sample_rate_hz
+        self._time, self._window = timeline, window
+        self._piece = max(1, timeline.sample_at(_PIECE_NS))
+        self._jitter = timeline.sample_at(JITTER_NS)
+        self._ring = AudioRing(samples + timeline.sample_at(timeline.lag_ns) + self._piece + 4 * (sample_rate // rate + 1))
+        self._edges = np.arange(window + 1, dtype=np.int64) * (2 * sample_rate) + rate
+        self._gaps: list[tuple[int, int]] = []
+        self.gaps = 0
+        """Breaks in the sound so far."""
+        self.overlaps = 0
+        """Chunks whose beginning had come before."""
+        self.samples_not_finite = 0
+        """Samples that were NaN or infinite."""
+
+    def append(self, samples: NDArray[np.float32], start: int) -> Iterator[None]:
+        """Take float32 [n] whose first sample has index `start`; yields after every piece, before older samples are given up."""
+        time = self._time
+        first = time.samples < 0
+        if not first and abs(start - time.samples) < self._jitter:
+            start = time.samples
+        if first:
+            samples, start = samples[max(-start, 0) :], max(start, 0)
+            if not len(samples):
+                return
+            time.samples = 0
+            if start:
+                yield from self._silence(start)
+        elif start > time.samples:
+            self.gaps += 1
+            yield from self._silence(start)
+        elif start < time.samples:
+            self.overlaps += 1
+            samples = samples[time.samples - start :]
+        for at in range(0, len(samples), self._piece):
+            piece = samples[at : at + self._piece]
+            finite = np.isfinite(piece)
+            if not finite.all():
+                self.samples_not_finite += len(piece) - int(finite.sum())
+                piece = np.where(finite, piece, np.float32(0))
+            self._ring.push(piece)
+            time.samples += len(piece)
+            yield
+
+    def window(self, newest: int, samples: NDArray[np.float32], mask: NDArray[np.float32]) -> tuple[bool, NDArray[np.int64]]:
+        """Fill `samples` [S] and `mask` [W] (1 where all samples of the tick were received) for the window that ends with tick `newest`.
+
+        Where the mask is off, the samples are zeros. Returns whether any tick has sound, and the index in `samples` of the first sample of
+        each tick, int64 [W + 1].
+        """
+        rate, sample_rate = self._time.rate_hz, self._time.sample_rate_hz
+        first = newest - self._window + 1
+        edges = (self._edges + 2 * first * sample_rate) // (2 * rate)
+        start = int(edges[0])
+        on = (edges[:-1] >= 0) & (edges[1:] <= self._time.samples)
+        if self._gaps:
+            self._gaps = [gap for gap in self._gaps if gap[1] > start]
+            for low, high in self._gaps:
+                on &= (edges[:-1] >= high) | (edges[1:] <= low)
+        mask[:] = on
+        edges -= start
+        if not on.any():
+            samples[:] = 0
+            return False, edges
+        self._ring.read(start, samples)
+        if not on.all():
+            changes = np.flatnonzero(np.diff(on, prepend=True, append=True))
+            for low, high in changes.reshape(-1, 2).tolist():
+                samples[edges[low] : edges[high]] = 0
+        samples[edges[-1] :] = 0
+        return True, edges
+
+    def _silence(self, end: int) -> Iterator[None]:
+        """Zeros up to index `end`, marked as not received."""
+        time = self._time
+        self._gaps.append((time.samples, end))
+        while time.samples < end:
+            n = min(self._piece, end - time.samples)
+            self._ring.skip(n)
+            time.samples += n
+            yield
