@@ -305,7 +305,16 @@ class Bundle:
 
 def _check_path(name: str, where: str) -> None:
     pure = PurePosixPath(name)
-    bad = not name or "\\" in name or "\0" in name or ":" in name or pure.is_absolute() or ".." in pure.parts or str(pure) != name or name == MANIFEST
+    bad = (
+        name in ("", ".")
+        or "\\" in name
+        or "\0" in name
+        or ":" in name
+        or pure.is_absolute()
+        or ".." in pure.parts
+        or str(pure) != name
+        or name == MANIFEST
+    )
     if bad:
         raise BundleError(f"{where} lists the file {name!r}, which is not a plain path inside the bundle; do not use this bundle")
 

@@ -48,7 +48,7 @@ class FoundFace(Protocol):
 
 
 class Finder(Protocol):
-    """Finds the face of one frame, or None (`faces.FaceFinder` is the built-in one). Called with the frames that ticks take, in the order of their stamps."""
+    """Finds the face of one frame, or None (`faces.FaceFinder` is the built-in one); called with the frames that ticks take, in their order."""
 
     def find(self, pixels: NDArray[np.uint8], format: str, t_ns: int) -> FoundFace | None: ...
 
