@@ -142,7 +142,7 @@ class AudioRing:
     def read(self, start: int, out: NDArray[np.float32]) -> int:
         """Copy samples start .. start + n - 1 to `out` float32 [n]; what the ring does not hold is zero. Returns how many it held.
 
-        `start` may be negative. Everything before start + n then counts as read.
+        `start` may be negative. Everything pushed so far and before start + n then counts as read.
         """
         if out.dtype != np.float32 or out.ndim != 1 or not out.flags.c_contiguous or not out.flags.writeable:
             raise NativeError(f"read into {out.dtype} {out.shape}: expected writeable C-contiguous float32 [n]")

@@ -70,7 +70,8 @@ SAGE_API void sage_ring_destroy(sage_ring *ring);
 SAGE_API int64_t sage_ring_push(sage_ring *ring, const float *samples, int64_t n);
 
 /* Consumer. Copy samples start .. start + n - 1 to out [n]; start may be negative. Whatever the ring does not hold is
- * zero. Returns how many were held. Everything before start + n then counts as read. Errors: NULL, SIZE. */
+ * zero. Returns how many were held. What was pushed before the read and lies before start + n then counts as read. Errors:
+ * NULL, SIZE. */
 SAGE_API int64_t sage_ring_read(sage_ring *ring, int64_t start, float *out, int64_t n);
 
 /* Any thread. Samples pushed since _create, which is the index of the next one. Errors: NULL. */

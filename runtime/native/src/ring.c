@@ -79,7 +79,8 @@ int64_t sage_ring_read(sage_ring *ring, int64_t start, float *out, int64_t n) {
         memset(out, 0, (size_t)(first - start) * sizeof *out);
         memset(out + (last - start), 0, (size_t)(end - last) * sizeof *out);
     }
-    if (end > atomic_load_explicit(&ring->read, memory_order_relaxed)) atomic_store_explicit(&ring->read, end, memory_order_relaxed);
+    int64_t reached = end < written ? end : written;
+    if (reached > atomic_load_explicit(&ring->read, memory_order_relaxed)) atomic_store_explicit(&ring->read, reached, memory_order_relaxed);
     return last - first;
 }
 

@@ -1,0 +1,78 @@
+"""Run one comparison and print what it found, with the machine and the versions it was found on.
+
+    python benchmarks/run.py crop --json
+
+A benchmark is a module beside this file with `run(n: int, seed: int) -> dict` that gives `variants` and `ratios` (`A_over_B`: how many times
+faster A is than B) and may give `notes`; it is listed in BENCHMARKS. Within a run the variants take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = {"crop": "face crop: libsage, the cv2 chain, memcpy"}
+PACKAGES = ("sage-edge", "numpy", "opencv-python-headless", "onnxruntime", "torch")
+
+
+def machine() -> dict[str, Any]:
+    """What a number needs to be read by: processor, cores it may use, system."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:
+        pass
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": model, "cores": cores, "arch": platform.machine(), "system": f"{platform.system()} {platform.release()}"}
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that can matter, as installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _table(variants: dict[str, Any], depth: int = 0) -> list[str]:
+    lines = []
+    for name, value in variants.items():
+        if any(isinstance(inner, dict) for inner in value.values()):
+            lines += [f"{'  ' * depth}{name}", *_table(value, depth + 1)]
+        else:
+            lines.append(f"{'  ' * depth}{name:<12} " + "  ".join(f"{key} {number:>9}" for key, number in value.items()))
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(BENCHMARKS), help="; ".join(f"{name}: {text}" for name, text in BENCHMARKS.items()))
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--n", type=int, default=400, help="timed calls of each variant and case (400)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    found = importlib.import_module(args.name).run(n=args.n, seed=args.seed)
+    command = "python benchmarks/run.py " + " ".join(sys.argv[1:])
+    result = {"name": args.name, "machine": machine(), "versions": versions(), "command": command, **found}
+    if args.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    print(f"{result['machine']['cpu']}, {result['machine']['cores']} cores; " + ", ".join(f"{k} {v}" for k, v in result["versions"].items()))
+    print("\n".join(_table(result["variants"])))
+    print("\n".join(f"{name:<40} {value:>8}" for name, value in result["ratios"].items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
