@@ -9,7 +9,6 @@ Shapes are static but for n; masks multiply V and A first, so what lies under an
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import torch
@@ -100,8 +99,10 @@ class SAGE(nn.Module):
 
     def folded(self) -> SAGE:
         """A copy in eval mode with every weight norm folded into a plain convolution (what is exported)."""
-        model = copy.deepcopy(self).eval()
+        # not a deepcopy: that shares the parametrized class, and folding the copy would break the original
+        model = SAGE(self.preset).to(next(self.parameters()).device)
+        model.load_state_dict(self.state_dict())
         for module in model.modules():
             if isinstance(module, nn.Conv1d) and parametrize.is_parametrized(module, "weight"):
                 parametrize.remove_parametrizations(module, "weight")
-        return model
+        return model.eval()

@@ -1,0 +1,64 @@
+"""Train SAGE in full precision on a prepared store: faces alone, sound alone, then the fusion of both.
+
+OUT is a checkpoint folder, written whole when all is done; until then OUT.run holds the state after each epoch, from which --resume continues,
+and its TensorBoard log. With a validation split, the epoch of the last stage with the best pooled CCC (overlap) is kept.
+
+example:
+  sage-edge train store --preset tiny --out checkpoint --set fusion_epochs=20
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", type=Path, help="store folder, made by 'sage-edge prepare'")
+    parser.add_argument("--preset", default="tiny", metavar="P", help="size of the model: tiny, base, paper, large (default tiny)")
+    parser.add_argument("--out", required=True, metavar="OUT", type=Path, help="checkpoint folder to write")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the training or of the model; repeatable"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, machine and threads: same weights (default 0)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one per core)")
+    parser.add_argument("--resume", action="store_true", help="continue the run that OUT.run holds")
+    parser.add_argument("--json", action="store_true", help="print the checkpoint's description as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    import torch
+
+    from sage_edge.runtime.errors import UsageError
+    from sage_edge.training import presets, settings
+    from sage_edge.training.config import TrainConfig, split_settings
+    from sage_edge.training.data.store import Store
+    from sage_edge.training.loop import train
+
+    if args.threads is not None and args.threads < 1:
+        raise UsageError(f"--threads {args.threads} must be at least 1")
+    values = settings.pairs(args.set)
+    preset, config = split_settings(presets.get(args.preset), TrainConfig(), {"seed": str(args.seed), **values})
+    torch.set_num_threads(args.threads or len(os.sched_getaffinity(0)))
+    try:
+        meta = train(Store.open(args.data), preset, args.out, config, resume=args.resume)
+    except KeyboardInterrupt:
+        state = args.out.with_name(args.out.name + ".run") / "state.pt"
+        if state.is_file():
+            print(f"{state.parent} holds every whole epoch; continue with --resume, or remove it", file=sys.stderr)
+        raise
+    if args.json:
+        print(json.dumps(meta, sort_keys=True))
+        return 0
+    metrics = meta["metrics"]
+    print(f"{args.out}: preset {preset.name}, {metrics['seconds']:.0f} s")
+    if "val_mean" in metrics:
+        print(
+            f"validation CCC (overlap): valence {metrics['val_valence']:.3f}  arousal {metrics['val_arousal']:.3f}  "
+            f"mean {metrics['val_mean']:.3f}, best of the last stage's epochs (number {metrics['epoch']})"
+        )
+    return 0

@@ -1,0 +1,122 @@
+"""Train SAGE in three stages and write its checkpoint.
+
+    train(Store.open("STORE"), presets.get("tiny"), Path("CKPT"))
+
+float32 on the CPU. Deterministic for one seed, machine and number of threads: every epoch draws from (seed, stage, epoch), so a run that was
+killed and resumed ends with the same weights as one that was not. The checkpoint appears when all is done; until then CKPT.run holds the state.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sage_edge.runtime.errors import CheckpointError, DataError, UsageError
+from sage_edge.runtime.files import atomic_folder
+from sage_edge.runtime.progress import Progress
+
+from . import checkpoint
+from .config import TrainConfig
+from .data.store import Store, Trial
+from .model import SAGE
+from .presets import Preset
+from .run import Run
+from .stages import Stage
+from .stages.audio import AudioStage
+from .stages.fusion import FusionStage
+from .stages.visual import VisualStage
+
+
+def train(store: Store, preset: Preset, out: Path, config: TrainConfig | None = None, *, resume: bool = False) -> dict[str, Any]:
+    """Train on the `train` split of `store`, write checkpoint folder `out`, return the contents of its checkpoint.json.
+
+    With a `val` split, the epoch of the last stage with the best pooled `overlap` CCC is kept (named in `metrics`). Raises UsageError (`out`
+    exists, nothing to resume, settings that do not fit), DataError (no usable training data), CheckpointError (state cannot be resumed).
+    """
+    config = config or TrainConfig()
+    config.check(preset)
+    trainable = _trials(store, preset)
+    run = Run(Path(out))
+    state = run.begin(resume)
+    settings = {"preset": preset.to_dict(), "config": vars(config) | {}, "store": store.digest}
+    if state is not None and state["settings"] != settings:
+        run.close()
+        raise CheckpointError(f"{run.folder} was begun with another corpus, preset or settings; repeat those, or remove it and start again")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model, metrics = _run_stages(trainable, preset, config, run, settings, state)
+        with atomic_folder(run.checkpoint) as folder:
+            checkpoint.write_model(folder, model, trained_on=trained_on(store), epoch=metrics["epoch"], metrics=metrics)
+            run.collect(folder)
+    except BaseException:
+        run.abandon()
+        raise
+    run.end()
+    return checkpoint.read_meta(run.checkpoint)
+
+
+def trained_on(store: Store) -> dict[str, Any]:
+    """What a checkpoint and later a bundle say about their corpus."""
+    return {**store.meta, "digest": store.digest}
+
+
+def _trials(store: Store, preset: Preset) -> tuple[list[Trial], list[Trial]]:
+    if store.meta.get("rate") != preset.rate_hz:
+        raise UsageError(f"{store.path} was prepared at rate {store.meta.get('rate')}, preset {preset.name} wants {preset.rate_hz}; prepare it again")
+    train = [trial for trial in store.trials("train") if trial.labels_valid.any()]
+    if not train:
+        raise DataError(f"{store.path}: no frame of the train split has a label; training needs some")
+    try:
+        val = [trial for trial in store.trials("val") if trial.labels_valid.any()]
+    except DataError:
+        val = []
+    return train, val
+
+
+def _run_stages(
+    trials: tuple[list[Trial], list[Trial]], preset: Preset, config: TrainConfig, run: Run, settings: dict[str, Any], state: dict[str, Any] | None
+) -> tuple[SAGE, dict[str, Any]]:
+    torch.manual_seed(config.seed)
+    model = SAGE(preset)
+    stages: list[Stage] = [kind(model, *trials, config) for kind in (VisualStage, AudioStage, FusionStage)]
+    first_stage, first_epoch, seconds = 0, 0, 0.0
+    if state is not None:
+        model.load_state_dict(state["model"])
+        first_stage, first_epoch, seconds = state["stage"], state["epoch"], state["seconds"]
+        if first_stage < len(stages):
+            stages[first_stage].modules.load_state_dict(state["modules"])
+            stages[first_stage].optimizer.load_state_dict(state["optimizer"])
+            stages[first_stage].load_state(state["own"])
+    begin_s = time.monotonic() - seconds
+    for number, stage in enumerate(stages):
+        if number < first_stage or stage.epochs == 0:
+            continue
+        stage.start()
+        start_epoch = first_epoch if number == first_stage else 0
+        with Progress(f"train {stage.name}", stage.epochs * stage.steps, "steps") as bar:
+            bar.done = start_epoch * stage.steps
+            for epoch in range(start_epoch, stage.epochs):
+                torch.manual_seed(int(np.random.SeedSequence([config.seed, number, epoch]).generate_state(1)[0]))
+                metrics = stage.epoch(epoch, np.random.default_rng([config.seed, number, epoch]), lambda loss: bar.step(note=f"loss {loss:.3f}"))
+                entry = {"stage": stage.name, "epoch": epoch, **metrics, "seconds": round(time.monotonic() - begin_s, 1)}
+                run.record(entry, len(run.records))
+                run.save(
+                    {
+                        "settings": settings,
+                        "stage": number,
+                        "epoch": epoch + 1,
+                        "seconds": time.monotonic() - begin_s,
+                        "model": model.state_dict(),
+                        "modules": stage.modules.state_dict(),
+                        "optimizer": stage.optimizer.state_dict(),
+                        "own": stage.state(),
+                    }
+                )
+        stage.finish()
+    fusion = stages[-1]
+    best = fusion.state()["best"]
+    return model.eval(), {"epoch": best["epoch"] + 1, **best["score"], "seconds": round(time.monotonic() - begin_s, 1)}

@@ -1,0 +1,95 @@
+"""Stage 1: the visual encoder on single faces, with a linear head per face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sage_edge.runtime.metrics import affect_ccc
+from sage_edge.training import inputs
+from sage_edge.training.config import TrainConfig
+from sage_edge.training.data.store import Trial
+from sage_edge.training.loss import affect_loss
+from sage_edge.training.model import SAGE
+
+from . import Head, OnStep, adamw, descend, learning_rate, mean
+
+VALIDATION_FACES = 2048
+
+
+def labelled_faces(trials: Sequence[Trial]) -> NDArray[np.int64]:
+    """(trial, row of its faces, frame) of every frame with a face and a label: int64 [n, 3]."""
+    rows = [np.zeros((0, 3), np.int64)]
+    for i, trial in enumerate(trials):
+        frames = np.flatnonzero((trial.frame_face >= 0) & trial.labels_valid)
+        rows.append(np.stack([np.full(len(frames), i), trial.frame_face[frames], frames], axis=1).astype(np.int64))
+    return np.concatenate(rows)
+
+
+class VisualStage:
+    """Trains `model.visual`; each epoch draws `visual_faces` faces, as many of each trial as it has."""
+
+    name = "visual"
+
+    def __init__(self, model: SAGE, train: Sequence[Trial], val: Sequence[Trial], config: TrainConfig) -> None:
+        self.model, self.train, self.val, self.config = model, train, val, config
+        self.epochs = config.visual_epochs
+        self.head = Head(model.preset.visual_dim)
+        self.modules = nn.ModuleDict({"visual": model.visual, "head": self.head})
+        self.optimizer: torch.optim.Optimizer = adamw(self.modules, config.visual_lr, config)
+        self.faces = labelled_faces(train)
+        self.steps = max(1, config.visual_faces // config.visual_batch) if len(self.faces) >= 2 else 0
+        if self.steps == 0:
+            self.epochs = 0
+
+    def start(self) -> None:
+        picked = labelled_faces(self.val)
+        self.val_faces = picked[:: max(1, len(picked) // VALIDATION_FACES)]
+
+    def _batch(self, picked: NDArray[np.int64]) -> tuple[NDArray[np.uint8], torch.Tensor]:
+        trials = self.train
+        faces = np.stack([trials[i].faces[row] for i, row, _ in picked])
+        labels = np.stack([trials[i].labels[frame] for i, _, frame in picked])
+        return faces, torch.from_numpy(labels)
+
+    def epoch(self, epoch: int, rng: np.random.Generator, on_step: OnStep) -> dict[str, float]:
+        c, losses = self.config, []
+        self.modules.train()
+        for i in range(self.steps):
+            picked = self.faces[rng.integers(0, len(self.faces), c.visual_batch)]
+            faces, labels = self._batch(picked)
+            x = torch.from_numpy(inputs.augmented(faces, self.model.preset, rng, c.visual_light))
+            prediction = self.head(self.model.visual(x.contiguous(memory_format=torch.channels_last)))
+            loss = affect_loss(prediction[None], labels[None], torch.ones(1, len(labels)), "batch", c.mse)
+            step = epoch * self.steps + i
+            losses.append(descend(self.optimizer, loss, learning_rate(c.visual_lr, step, self.epochs * self.steps, c.warmup), c.clip))
+            on_step(losses[-1])
+        return {"loss": mean(losses), **self._validate()}
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """CCC of the head alone on single faces of the validation split (for diagnosis; nothing is chosen by it)."""
+        if not len(self.val_faces):
+            return {}
+        self.modules.eval()
+        guesses, truths = [], []
+        for start in range(0, len(self.val_faces), 256):
+            picked = self.val_faces[start : start + 256]
+            faces = np.stack([self.val[i].faces[row] for i, row, _ in picked])
+            truths.append(np.stack([self.val[i].labels[frame] for i, _, frame in picked]))
+            guesses.append(self.head(self.model.visual(torch.from_numpy(inputs.central(faces, self.model.preset)))).numpy())
+        return {f"val_{key}": value for key, value in affect_ccc(np.concatenate(guesses), np.concatenate(truths)).items()}
+
+    def finish(self) -> None:
+        self.modules.eval()
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        pass
