@@ -305,16 +305,8 @@ class Bundle:
 
 def _check_path(name: str, where: str) -> None:
     pure = PurePosixPath(name)
-    bad = (
-        name in ("", ".")
-        or "\\" in name
-        or "\0" in name
-        or ":" in name
-        or pure.is_absolute()
-        or ".." in pure.parts
-        or str(pure) != name
-        or name == MANIFEST
-    )
+    odd = name in ("", ".", MANIFEST) or any(sign in name for sign in "\\:\0")
+    bad = odd or pure.is_absolute() or ".." in pure.parts or str(pure) != name
     if bad:
         raise BundleError(f"{where} lists the file {name!r}, which is not a plain path inside the bundle; do not use this bundle")
 

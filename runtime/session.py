@@ -86,8 +86,10 @@ class Session:
         self._find_ns, self._crop_ns, self._visual_ns, self._audio_ns, self._fusion_ns, self._hop_ns = (
             self.stages[name] for name in ("find", "crop", "visual", "audio", "fusion", "hop")
         )
-        self._graphs: Graphs | None = Graphs(bundle, resolve(bundle, precision, backend, threads), backend, threads)
+        self.backend, self.precision = backend, resolve(bundle, precision, backend, threads)
+        self._graphs: Graphs | None = Graphs(bundle, self.precision, backend, threads)
         self._graphs.warm_up()
+        self.threads = self._graphs.threads
         self._time = Timeline(m.rate_hz, m.sample_rate_hz, max_lag_ms * 1_000_000, t0_ns)
         self._sound = Soundtrack(self._time, m.window, m.samples)
         # Frames run ahead of a hop that waits for sound, by the lag at most.
@@ -162,11 +164,6 @@ class Session:
         return estimates
 
     @property
-    def precision(self) -> str:
-        """The precision that runs: "fp32" or "int8-cpu"."""
-        return self._open().precision
-
-    @property
     def drops(self) -> Drops:
         """Losses so far."""
         sound = self._sound
@@ -181,16 +178,16 @@ class Session:
 
     def hello(self) -> dict[str, Any]:
         """The first line of a stream of estimates, JSON types: what runs, on what it was trained, how."""
-        m, graphs = self.bundle.manifest, self._open()
+        m = self.bundle.manifest
         return {
             "type": "hello",
             "v": 1,
             "model": {"name": m.model.name, "preset": m.model.preset, "revision": m.model.revision, "reliability": m.model.reliability},
             "trained_on": m.to_dict()["trained_on"],
             "bundle": m.digest,
-            "precision": graphs.precision,
-            "backend": graphs.backend,
-            "threads": graphs.threads,
+            "precision": self.precision,
+            "backend": self.backend,
+            "threads": self.threads,
             "window": m.window,
             "hop": self.hop,
             "rate_hz": m.rate_hz,

@@ -73,7 +73,7 @@ class _Graph:
 def _visual(path: Path, int8: bool) -> None:
     g = _Graph(int8, 1)
     flat = g.op("Flatten", "faces", axis=1)
-    g.op("Tanh", g.op("MatMul", flat, g.weight(3 * SIDE * SIDE, D_V, scale=0.02)), out="visual")
+    g.op("Tanh", g.op("MatMul", flat, g.weight(3 * SIDE * SIDE, D_V, scale=0.01)), out="visual")
     g.save(path, {"faces": ["n", 3, SIDE, SIDE]}, {"visual": ["n", D_V]})
 
 
@@ -96,21 +96,21 @@ def _fusion(path: Path, int8: bool, modality: bool) -> None:
     any_mask = g.op("Max", "visual_mask", "audio_mask")
     far = g.constant(np.float32(-1e4))
     off = g.op("Sub", g.constant(np.float32(1)), any_mask)
-    logits = g.op("Squeeze", g.op("MatMul", joint, g.weight(D_V + D_A, 1, scale=1.0)), last)
+    logits = g.op("Squeeze", g.op("MatMul", joint, g.weight(D_V + D_A, 1, scale=0.4)), last)
     r = g.op("Softmax", g.op("Add", logits, g.op("Mul", off, far)), axis=1)
     n = g.op("ReduceSum", any_mask, g.constant(np.array([1], np.int64)), keepdims=1)
     g.op("Mul", r, n, out="temporal")
     gated = g.op("Mul", joint, g.op("Unsqueeze", "temporal", last))
     context = g.op("ReduceMean", gated, g.constant(np.array([1], np.int64)), keepdims=1)
     width = D_V + D_A
-    own = g.op("MatMul", gated, g.weight(width, 2, scale=0.3))
-    shared = g.op("MatMul", context, g.weight(width, 2, scale=1.0))
+    own = g.op("MatMul", gated, g.weight(width, 2, scale=0.2))
+    shared = g.op("MatMul", context, g.weight(width, 2, scale=0.5))
     g.op("Tanh", g.op("Add", own, shared), out="estimates")
     outputs: dict[str, list[Any]] = {"estimates": ["n", WINDOW, 2], "temporal": ["n", WINDOW]}
     if modality:
         both = g.op("Concat", masks["visual"], masks["audio"], axis=2)
         dead = g.op("Mul", g.op("Sub", g.constant(np.float32(1)), both), far)
-        g.op("Softmax", g.op("Add", g.op("MatMul", joint, g.weight(width, 2, scale=1.0)), dead), axis=2, out="modality")
+        g.op("Softmax", g.op("Add", g.op("MatMul", joint, g.weight(width, 2, scale=0.5)), dead), axis=2, out="modality")
         outputs["modality"] = ["n", WINDOW, 2]
     inputs = {"visual": ["n", WINDOW, D_V], "audio": ["n", WINDOW, D_A], "visual_mask": ["n", WINDOW], "audio_mask": ["n", WINDOW]}
     g.save(path, inputs, outputs)
