@@ -57,11 +57,17 @@ def _table(variants: dict[str, Any], depth: int = 0) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=sorted(BENCHMARKS), help="; ".join(f"{name}: {text}" for name, text in BENCHMARKS.items()))
+    parser.add_argument("name", nargs="?", choices=sorted(BENCHMARKS), help="; ".join(f"{name}: {text}" for name, text in BENCHMARKS.items()))
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--n", type=int, default=400, help="timed calls of each variant and case (400)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--list", action="store_true", help="print the names of all benchmarks")
     args = parser.parse_args()
+    if args.list:
+        print("\n".join(BENCHMARKS))
+        return 0
+    if args.name is None:
+        parser.error(f"name one benchmark: {', '.join(BENCHMARKS)}")
     found = importlib.import_module(args.name).run(n=args.n, seed=args.seed)
     command = "python benchmarks/run.py " + " ".join(sys.argv[1:])
     result = {"name": args.name, "machine": machine(), "versions": versions(), "command": command, **found}

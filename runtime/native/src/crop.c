@@ -85,7 +85,7 @@ static source source_of(const sage_image *image, const sage_box *box, int32_t ou
     return s;
 }
 
-/* Sums of a strip of one line of cells: sums [n, 4]. Usually one line of floats holds the strip; the columns of a very wide
+/* Sums of a strip of one line of cells, of levels less LEVEL_MIDDLE: sums [n, 4]. Usually one line of floats holds the strip; the columns of a very wide
  * cell are done piece by piece. */
 static void sum_strip(const sage_kernels *kernels, const plane *p, const area_span *row, const area_span *spans, int32_t n, float *line,
                       float *sums) {
@@ -108,9 +108,12 @@ static void sum_strip(const sage_kernels *kernels, const plane *p, const area_sp
     for (int32_t c = 0; c < p->step; c++) sums[c] = (float)total[c];
 }
 
-static float clamp_level(float level) { return level < 0.0f ? 0.0f : level > 255.0f ? 255.0f : level; }
+static float clamp_level(float level) {
+    const float least = -LEVEL_MIDDLE, most = 255 - LEVEL_MIDDLE;
+    return level < least ? least : level > most ? most : level;
+}
 
-/* From sums to averages of R, G, B in 0 .. 255 times the cell's area in the first plane. */
+/* To the sums of R, G, B, in that order. */
 static void colours_of(const source *s, int32_t n, float (*sums)[STRIP * 4]) {
     if (s->format == SAGE_RGB) return;
     float *first = sums[0];
@@ -126,8 +129,8 @@ static void colours_of(const source *s, int32_t n, float (*sums)[STRIP * 4]) {
     int32_t u = s->format == SAGE_NV12 ? 0 : 1, v = s->format == SAGE_NV12 ? 1 : 3;
     float area = (float)s->area[0], per_luma = (float)(1 / s->area[0]), per_chroma = (float)(1 / s->area[1]);
     for (int32_t i = 0; i < n; i++, first += 4, second += 4) {
-        float luma = 255.0f / 219.0f * (first[0] * per_luma - 16.0f);
-        float blue = second[u] * per_chroma - 128.0f, red = second[v] * per_chroma - 128.0f;
+        float luma = 255.0f / 219.0f * (first[0] * per_luma + (LEVEL_MIDDLE - 16)) - LEVEL_MIDDLE;
+        float blue = second[u] * per_chroma, red = second[v] * per_chroma;
         first[0] = area * clamp_level(luma + (float)(1.402 * 255 / 224) * red);
         first[1] = area * clamp_level(luma - (float)(0.344136286201022 * 255 / 224) * blue - (float)(0.714136286201022 * 255 / 224) * red);
         first[2] = area * clamp_level(luma + (float)(1.772 * 255 / 224) * blue);
@@ -147,7 +150,7 @@ static void put(const target *t, int32_t row, int32_t column, int32_t n, const f
     uint8_t *out = t->colours + 3 * ((ptrdiff_t)row * t->width + column);
     for (int32_t i = 0; i < n; i++, out += 3, sums += 4)
         for (int c = 0; c < 3; c++) {
-            double level = (double)sums[c] * t->scale[c] + 0.5;
+            double level = (double)sums[c] * t->scale[c] + (LEVEL_MIDDLE + 0.5);
             out[c] = (uint8_t)(level > 255.0 ? 255.0 : level);
         }
 }
@@ -208,7 +211,7 @@ int32_t sage_crop_with(int32_t variant, const sage_image *image, const sage_box 
     for (int c = 0; c < 3; c++) {
         if (!isfinite(norm->mean[c]) || !isfinite(norm->std[c]) || !(norm->std[c] > 0)) return SAGE_E_NORM;
         t.scale[c] = 1 / (s.area[0] * 255 * (double)norm->std[c]);
-        t.bias[c] = -(double)norm->mean[c] / (double)norm->std[c];
+        t.bias[c] = (LEVEL_MIDDLE / 255.0 - (double)norm->mean[c]) / (double)norm->std[c];
     }
     crop(kernels, &s, &t);
     return SAGE_OK;

@@ -2,7 +2,8 @@
  *
  * A cell's mean is separable: `rows` adds the rows of a cell's height into one line of floats, `columns` adds the columns of
  * each cell's width out of that line. Only a cell's outermost rows and columns have weights other than 1 (area_span), so the
- * rows between are added as integers, exactly.
+ * rows between are added as integers, exactly. Levels are taken from LEVEL_MIDDLE: so the rounding of what is added in floats
+ * is relative to a picture's contrast, not to its brightness, and a grey face loses nothing when its mean is subtracted.
  */
 #ifndef SAGE_KERNELS_H
 #define SAGE_KERNELS_H
@@ -16,6 +17,7 @@ typedef struct {
 } area_span;
 
 enum {
+    LEVEL_MIDDLE = 128,
     KERNEL_PAD = 16,     /* floats that `columns` may read beyond the end of a line */
     KERNEL_STEP_MAX = 4, /* bytes in a sample: 1 Y, 2 UV or Y., 3 RGB, 4 YUYV */
     KERNEL_EXACT = 64    /* floats added one after the other before the sum is put aside, to keep rounding small */
@@ -23,7 +25,7 @@ enum {
 
 typedef struct {
     int32_t variant;
-    /* line[b] = sum over `count` rows of weight * row[b], b < n; rows are `stride` bytes apart, n >= 1, count >= 1. Reads
+    /* line[b] = sum over `count` rows of weight * (row[b] - LEVEL_MIDDLE), b < n; rows are `stride` bytes apart, n >= 1, count >= 1. Reads
      * no byte outside [row, row + n). */
     void (*rows)(const uint8_t *row, int64_t stride, int32_t count, float head, float tail, int32_t n, float *line);
     /* sums[4 i + c] = sum over the columns x of spans[i] of weight * line[(x - base) * step + c], c < step; the other of the

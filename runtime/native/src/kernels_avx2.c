@@ -3,28 +3,33 @@
 
 #include "kernels.h"
 
-enum { ROWS_EXACT = 256 }; /* 256 rows of 255 fit in 16 bits */
+enum { ROWS_EXACT = 256 }; /* 256 rows of -128 .. 127 fit in 16 bits */
 
-static inline __m256 floats(__m128i levels) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(levels)); }
+/* 8 levels less LEVEL_MIDDLE: turning the top bit of a byte over makes it a signed one. */
+static inline __m256 floats(const uint8_t *levels) {
+    __m128i centred = _mm_xor_si128(_mm_loadl_epi64((const __m128i *)levels), _mm_set1_epi8((char)LEVEL_MIDDLE));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(centred));
+}
 
 /* 32 bytes of a line: the outermost rows in floats, those between in 16-bit integers, which are put aside every 256 rows. */
 static inline void rows_32(const uint8_t *row, int64_t stride, int32_t count, __m256 head, __m256 tail, float *line) {
     __m256 sum[4];
-    for (int k = 0; k < 4; k++) sum[k] = _mm256_mul_ps(head, floats(_mm_loadl_epi64((const __m128i *)(row + 8 * k))));
+    for (int k = 0; k < 4; k++) sum[k] = _mm256_mul_ps(head, floats(row + 8 * k));
     if (count > 1) {
         const uint8_t *last = row + (count - 1) * stride;
-        for (int k = 0; k < 4; k++) sum[k] = _mm256_fmadd_ps(tail, floats(_mm_loadl_epi64((const __m128i *)(last + 8 * k))), sum[k]);
+        for (int k = 0; k < 4; k++) sum[k] = _mm256_fmadd_ps(tail, floats(last + 8 * k), sum[k]);
     }
     row += stride;
     for (int32_t left = count - 2; left > 0; left -= ROWS_EXACT) {
-        __m256i low = _mm256_setzero_si256(), high = low;
-        for (int32_t some = left < ROWS_EXACT ? left : ROWS_EXACT; some > 0; some--, row += stride) {
+        int32_t some = left < ROWS_EXACT ? left : ROWS_EXACT;
+        __m256i low = _mm256_set1_epi16((short)(-LEVEL_MIDDLE * some)), high = low; /* -32768 at least; sums wrap on their way, not in the end */
+        for (; some > 0; some--, row += stride) {
             low = _mm256_add_epi16(low, _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)row)));
             high = _mm256_add_epi16(high, _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(row + 16))));
         }
         __m128i part[4] = {_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1), _mm256_castsi256_si128(high),
                            _mm256_extracti128_si256(high, 1)};
-        for (int k = 0; k < 4; k++) sum[k] = _mm256_add_ps(sum[k], _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(part[k])));
+        for (int k = 0; k < 4; k++) sum[k] = _mm256_add_ps(sum[k], _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(part[k])));
     }
     for (int k = 0; k < 4; k++) _mm256_storeu_ps(line + 8 * k, sum[k]);
 }

@@ -3,14 +3,15 @@
 
 #include "kernels.h"
 
-enum { ROWS_EXACT = 256 }; /* 256 rows of 255 fit in 16 bits */
+enum { ROWS_EXACT = 256 }; /* 256 rows of -128 .. 127 fit in 16 bits */
 
 static inline void weigh(uint8x16_t levels, float weight, float32x4_t sum[4]) {
-    uint16x8_t low = vmovl_u8(vget_low_u8(levels)), high = vmovl_u8(vget_high_u8(levels));
-    sum[0] = vmlaq_n_f32(sum[0], vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))), weight);
-    sum[1] = vmlaq_n_f32(sum[1], vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))), weight);
-    sum[2] = vmlaq_n_f32(sum[2], vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))), weight);
-    sum[3] = vmlaq_n_f32(sum[3], vcvtq_f32_u32(vmovl_u16(vget_high_u16(high))), weight);
+    int8x16_t centred = vreinterpretq_s8_u8(veorq_u8(levels, vdupq_n_u8(LEVEL_MIDDLE))); /* the top bit turned over: level - 128, signed */
+    int16x8_t low = vmovl_s8(vget_low_s8(centred)), high = vmovl_s8(vget_high_s8(centred));
+    sum[0] = vmlaq_n_f32(sum[0], vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), weight);
+    sum[1] = vmlaq_n_f32(sum[1], vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))), weight);
+    sum[2] = vmlaq_n_f32(sum[2], vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), weight);
+    sum[3] = vmlaq_n_f32(sum[3], vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))), weight);
 }
 
 /* 16 bytes of a line: the outermost rows in floats, those between in 16-bit integers, which are put aside every 256 rows. */
@@ -20,16 +21,16 @@ static inline void rows_16(const uint8_t *row, int64_t stride, int32_t count, fl
     if (count > 1) weigh(vld1q_u8(row + (count - 1) * stride), tail, sum);
     row += stride;
     for (int32_t left = count - 2; left > 0; left -= ROWS_EXACT) {
-        uint16x8_t low = vdupq_n_u16(0), high = low;
+        int16x8_t low = vdupq_n_s16(0), high = low;
         for (int32_t some = left < ROWS_EXACT ? left : ROWS_EXACT; some > 0; some--, row += stride) {
-            uint8x16_t levels = vld1q_u8(row);
-            low = vaddw_u8(low, vget_low_u8(levels));
-            high = vaddw_u8(high, vget_high_u8(levels));
+            int8x16_t centred = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(row), vdupq_n_u8(LEVEL_MIDDLE)));
+            low = vaddw_s8(low, vget_low_s8(centred));
+            high = vaddw_s8(high, vget_high_s8(centred));
         }
-        sum[0] = vaddq_f32(sum[0], vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))));
-        sum[1] = vaddq_f32(sum[1], vcvtq_f32_u32(vmovl_u16(vget_high_u16(low))));
-        sum[2] = vaddq_f32(sum[2], vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))));
-        sum[3] = vaddq_f32(sum[3], vcvtq_f32_u32(vmovl_u16(vget_high_u16(high))));
+        sum[0] = vaddq_f32(sum[0], vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))));
+        sum[1] = vaddq_f32(sum[1], vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))));
+        sum[2] = vaddq_f32(sum[2], vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))));
+        sum[3] = vaddq_f32(sum[3], vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))));
     }
     for (int k = 0; k < 4; k++) vst1q_f32(line + 4 * k, sum[k]);
 }

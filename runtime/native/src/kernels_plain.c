@@ -4,19 +4,19 @@
 enum { BLOCK = 64, ROWS_EXACT = 256 }; /* 256 rows of 255 fit in 16 bits */
 
 static void rows_block(const uint8_t *row, int64_t stride, int32_t count, float head, float tail, int32_t n, float *line) {
-    for (int32_t b = 0; b < n; b++) line[b] = head * (float)row[b];
+    for (int32_t b = 0; b < n; b++) line[b] = head * (float)(row[b] - LEVEL_MIDDLE);
     if (count == 1) return;
     const uint8_t *last = row + (count - 1) * stride;
-    for (int32_t b = 0; b < n; b++) line[b] += tail * (float)last[b];
+    for (int32_t b = 0; b < n; b++) line[b] += tail * (float)(last[b] - LEVEL_MIDDLE);
 
-    uint32_t total[BLOCK] = {0};
+    int32_t total[BLOCK] = {0};
     int32_t left = count - 2;
     for (const uint8_t *r = row + stride; left > 0;) {
         uint16_t sum[BLOCK] = {0};
         int32_t some = left < ROWS_EXACT ? left : ROWS_EXACT;
         for (int32_t k = 0; k < some; k++, r += stride)
             for (int32_t b = 0; b < n; b++) sum[b] = (uint16_t)(sum[b] + r[b]);
-        for (int32_t b = 0; b < n; b++) total[b] += sum[b];
+        for (int32_t b = 0; b < n; b++) total[b] += sum[b] - some * LEVEL_MIDDLE;
         left -= some;
     }
     for (int32_t b = 0; b < n; b++) line[b] += (float)total[b];

@@ -1,0 +1,82 @@
+# Every target makes what it needs, .venv included; only Python 3.10+ and a C compiler have to be there.
+#
+#   make demo                                   the whole chain on a synthetic corpus -> out/demo/report.html
+#   make test PIP_ARGS='--index-url URL'        options for every pip install
+#   make native PYTHON=python3.12               the Python that .venv is made from
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV ?= .venv
+BIN = $(VENV)/bin
+CMAKE = $(BIN)/cmake
+PACKAGES = runtime training calibration compile cli
+C_SOURCES := CMakeLists.txt $(wildcard runtime/native/include/*.h runtime/native/src/*.[ch])
+LIBRARY := runtime/native/libsage.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
+INSTALLED = $(VENV)/.installed
+# ThreadSanitizer of older compilers cannot run under the widest address randomisation.
+FIXED_ADDRESSES := $(shell setarch -R true 2>/dev/null && echo setarch -R)
+
+.PHONY: help demo test test-slow test-c lint native bench clean distclean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo       synthetic corpus -> training -> INT8 bundle -> report, into out/demo (minutes)"
+	@echo "make test       the fast tests"
+	@echo "make test-slow  the tests that take minutes, the README's quick start among them"
+	@echo "make test-c     the C tests under ASan + UBSan and under TSan"
+	@echo "make lint       ruff and mypy"
+	@echo "make native     libsage into runtime/native, for development"
+	@echo "make bench      every benchmark, as a table"
+	@echo "make clean      remove what these made, but .venv; distclean: that too"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "error: $$($(PYTHON) --version), need 3.10 or newer: make PYTHON=python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[train,compile,dev]'
+	@touch $@
+
+# Moved into place, never written over: a process that has the old one loaded keeps it.
+$(LIBRARY): $(INSTALLED) $(C_SOURCES)
+	@mkdir -p build
+	$(CMAKE) -S . -B build/native -DCMAKE_BUILD_TYPE=Release > build/native.log
+	$(CMAKE) --build build/native >> build/native.log
+	@cp build/native/$(notdir $@) build/$(notdir $@).new && mv -f build/$(notdir $@).new $@
+
+native: $(LIBRARY)
+
+demo: $(LIBRARY)
+	$(BIN)/sage-edge demo --out out/demo
+
+test: $(LIBRARY)
+	$(BIN)/python -m pytest -q -m "not slow and not gpu and not jetson"
+
+test-slow: $(LIBRARY)
+	$(BIN)/python -m pytest -q -m "slow and not gpu and not jetson"
+
+test-c: $(INSTALLED)
+	@for kind in address,undefined thread; do \
+	  folder=build/test-c-$${kind%%,*}; \
+	  echo "C tests with -fsanitize=$$kind"; \
+	  $(CMAKE) -S . -B $$folder -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSAGE_TESTS=ON -DSAGE_SANITIZE=$$kind > /dev/null && \
+	  $(CMAKE) --build $$folder -j 2 > $$folder/build.log || { cat $$folder/build.log; exit 1; }; \
+	  $(FIXED_ADDRESSES) $(BIN)/ctest --test-dir $$folder --output-on-failure --no-tests=error || exit 1; \
+	done
+
+lint: $(INSTALLED)
+	@mkdir -p typings/sage_edge
+	@for package in $(PACKAGES); do ln -sfn ../../$$package typings/sage_edge/$$package; done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES:%=typings/sage_edge/%) benchmarks
+
+bench: $(LIBRARY)
+	@for name in $$($(BIN)/python benchmarks/run.py --list); do $(BIN)/python benchmarks/run.py $$name || exit 1; done
+
+clean:
+	rm -rf build dist typings out/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis $(LIBRARY)
+	find $(PACKAGES) tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,77 @@
+"""The feature window is its twin, never copies, and its views outlive it."""
+
+from __future__ import annotations
+
+import gc
+
+import native_twins as twins
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sage_edge.runtime.errors import NativeError
+from sage_edge.runtime.native import FeatureWindow
+
+STEPS = st.lists(st.tuples(st.sampled_from(["push", "slot", "skip"]), st.integers(0, 15)), max_size=40)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.integers(1, 12),
+    dim=st.integers(1, 9),
+    steps=st.lists(st.tuples(st.sampled_from(["push", "slot", "skip"]), st.integers(0, 15)), max_size=40),
+)
+def test_window_is_its_twin(rows: int, dim: int, steps: list[tuple[str, int]]) -> None:
+    window, twin = FeatureWindow(rows, dim), twins.Window(rows, dim)
+    assert np.array_equal(window.view(), twin.view())
+    for k, (step, n) in enumerate(steps):
+        row = np.arange(dim, dtype=np.float32) + 100 * (k + 1)
+        if step == "push":
+            window.push(row)
+            twin.push(row)
+        elif step == "slot":
+            slot, before = window.slot(), window.view()
+            slot[:] = row
+            assert np.array_equal(before, twin.view()), "writing into the slot changed the view"
+            window.commit()
+            twin.push(row)
+        else:
+            window.skip(n)
+            for _ in range(n):
+                twin.push(np.zeros(dim, np.float32))
+        assert np.array_equal(window.view(), twin.view())
+
+
+def test_views_are_contiguous_memory_of_the_window() -> None:
+    window = FeatureWindow(300, 2048)
+    for k in range(650):
+        window.push(np.full(2048, k, np.float32))
+        view = window.view()
+        assert view.flags.c_contiguous
+        assert not view.flags.owndata
+        assert view.shape == (300, 2048)
+        assert np.shares_memory(view, window._buffer)
+    assert view[:, 0].tolist() == list(range(350, 650))
+
+
+def test_a_view_outlives_its_window() -> None:
+    window = FeatureWindow(4, 3)
+    window.push(np.ones(3, np.float32))
+    view = window.view()
+    del window
+    gc.collect()
+    filler = [FeatureWindow(4, 3) for _ in range(50)]  # memory that was given back would be taken again here
+    for other in filler:
+        other.push(np.full(3, 9, np.float32))
+    assert view[-1].tolist() == [1, 1, 1]
+
+
+def test_wrong_use() -> None:
+    with pytest.raises(NativeError, match="SAGE_E_SIZE"):
+        FeatureWindow(0, 4)
+    window = FeatureWindow(2, 4)
+    with pytest.raises(NativeError, match=r"expected \(4,\)"):
+        window.push(np.zeros(3, np.float32))
+    with pytest.raises(NativeError, match="skip of -1 rows"):
+        window.skip(-1)
