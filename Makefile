@@ -12,11 +12,12 @@ CMAKE = $(BIN)/cmake
 PACKAGES = runtime training calibration compile cli
 C_SOURCES := CMakeLists.txt $(wildcard runtime/native/include/*.h runtime/native/src/*.[ch])
 LIBRARY := runtime/native/libsage.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
+AARCH64_CC ?= aarch64-linux-gnu-gcc
 INSTALLED = $(VENV)/.installed
 # ThreadSanitizer of older compilers cannot run under the widest address randomisation.
 FIXED_ADDRESSES := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
-.PHONY: help demo test test-slow test-c lint native bench clean distclean
+.PHONY: help demo test test-slow test-c test-aarch64 lint native bench clean distclean
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +25,7 @@ help:
 	@echo "make test       the fast tests"
 	@echo "make test-slow  the tests that take minutes, the README's quick start among them"
 	@echo "make test-c     the C tests under ASan + UBSan and under TSan"
+	@echo "make test-aarch64  the C tests on an emulated AArch64 (needs gcc-aarch64-linux-gnu and qemu-user)"
 	@echo "make lint       ruff and mypy"
 	@echo "make native     libsage into runtime/native, for development"
 	@echo "make bench      every benchmark, as a table"
@@ -32,16 +34,18 @@ help:
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "error: $$($(PYTHON) --version), need 3.10 or newer: make PYTHON=python3.11"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[train,compile,dev]'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing sage-edge and what it needs into $(VENV): a minute or more the first time"
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+	  $(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[train,compile,dev]'
 	@touch $@
 
 # Moved into place, never written over: a process that has the old one loaded keeps it.
 $(LIBRARY): $(INSTALLED) $(C_SOURCES)
 	@mkdir -p build
-	$(CMAKE) -S . -B build/native -DCMAKE_BUILD_TYPE=Release > build/native.log
-	$(CMAKE) --build build/native >> build/native.log
+	@echo "building $@"
+	@{ $(CMAKE) -S . -B build/native -DCMAKE_BUILD_TYPE=Release && $(CMAKE) --build build/native; } > build/native.log 2>&1 || \
+	  { cat build/native.log; exit 1; }
 	@cp build/native/$(notdir $@) build/$(notdir $@).new && mv -f build/$(notdir $@).new $@
 
 native: $(LIBRARY)
@@ -60,9 +64,18 @@ test-c: $(INSTALLED)
 	  folder=build/test-c-$${kind%%,*}; \
 	  echo "C tests with -fsanitize=$$kind"; \
 	  $(CMAKE) -S . -B $$folder -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSAGE_TESTS=ON -DSAGE_SANITIZE=$$kind > /dev/null && \
-	  $(CMAKE) --build $$folder -j 2 > $$folder/build.log || { cat $$folder/build.log; exit 1; }; \
+	  $(CMAKE) --build $$folder -j 2 > $$folder/build.log 2>&1 || { cat $$folder/build.log; exit 1; }; \
 	  $(FIXED_ADDRESSES) $(BIN)/ctest --test-dir $$folder --output-on-failure --no-tests=error || exit 1; \
 	done
+
+# Needs an AArch64 cross compiler and qemu-user.
+test-aarch64: $(INSTALLED)
+	@command -v $(AARCH64_CC) qemu-aarch64 > /dev/null || \
+	  { echo "error: needs $(AARCH64_CC) and qemu-aarch64: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"; exit 1; }
+	$(CMAKE) -S . -B build/test-aarch64 -DCMAKE_C_COMPILER=$(AARCH64_CC) -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	  -DCMAKE_CROSSCOMPILING_EMULATOR='qemu-aarch64;-L;/usr/aarch64-linux-gnu' -DSAGE_TESTS=ON > /dev/null
+	$(CMAKE) --build build/test-aarch64 -j 2 > build/test-aarch64/build.log
+	$(BIN)/ctest --test-dir build/test-aarch64 --output-on-failure --no-tests=error
 
 lint: $(INSTALLED)
 	@mkdir -p typings/sage_edge
