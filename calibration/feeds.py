@@ -1,0 +1,126 @@
+"""From clips to what each graph takes in, and from there to ranges: faces, sound and features, one clip at a time.
+
+A device also meets what a recorded clip seldom shows: the first seconds of a session, a dead camera, a dead microphone. Three clips of
+four are therefore used a second time with that condition laid over them.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sage_edge.runtime.bundle import GRAPHS, FaceInfo
+from sage_edge.runtime.errors import CompileError
+from sage_edge.runtime.progress import Progress
+
+from . import clips
+from .offline import Offline
+from .ranges import Feed, GraphRanges, Ranges, check_method, collect
+
+if TYPE_CHECKING:
+    from sage_edge.training.data.store import Store
+    from sage_edge.training.data.windows import Window
+
+FACES = 32
+"""Faces per clip that the visual graph is calibrated on, evenly spread: neighbours differ too little to tell more."""
+
+
+def calibrate(
+    graphs: Mapping[str, Path],
+    store: Store,
+    chosen: clips.ClipSet,
+    tensors: Mapping[str, Collection[str]],
+    face: FaceInfo,
+    method: str = "percentile",
+    progress: bool = True,
+) -> Ranges:
+    """Ranges of `tensors` (graph name -> tensor names) of the float32 `graphs` (graph name -> path) on the clips `chosen` from `store`.
+
+    Raises UsageError for an unknown method, DataError for clips that the store lacks, CompileError as `ranges.collect` does.
+    """
+    check_method(method)
+    found: dict[str, GraphRanges] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="sage-features-") as folder,
+        Offline({(name, "fp32"): path for name, path in graphs.items()}, face) as offline,
+        Progress(f"calibrate {method}", None, "feeds", stream=None if progress else io.StringIO()) as bar,
+    ):
+        source = _Source(store, chosen, offline, Path(folder), bar)
+        for name in GRAPHS:
+            found[name] = collect(graphs[name], getattr(source, name), tensors[name], method)
+    return Ranges(method, chosen.sha256, len(chosen.clips), found)
+
+
+class _Source:
+    """Feeds of each graph; each call of a method starts over."""
+
+    def __init__(self, store: Store, chosen: clips.ClipSet, offline: Offline, folder: Path, bar: Progress) -> None:
+        self._store, self._chosen, self._offline, self._folder, self._bar = store, chosen, offline, folder, bar
+
+    def _windows(self) -> Iterator[tuple[int, Window]]:
+        for i, window in enumerate(clips.windows(self._store, self._chosen)):
+            yield i, window
+            self._bar.step()
+
+    def visual(self) -> Iterator[Feed]:
+        faces_seen = 0
+        for _, window in self._windows():
+            seen = np.flatnonzero(window.visual_mask)
+            if len(seen):
+                some = seen[np.linspace(0, len(seen) - 1, min(len(seen), FACES)).astype(int)]
+                faces_seen += len(some)
+                yield {"faces": self._offline.pixels(window.faces[some])}
+        if not faces_seen:
+            raise CompileError(f"none of the {len(self._chosen.clips)} calibration clips shows a face; prepare a corpus with faces")
+
+    def audio(self) -> Iterator[Feed]:
+        for i, window in self._windows():
+            yield {"samples": window.samples[None]}
+            if i % 4 == 1:
+                yield {"samples": _without_beginning(window)[None]}
+
+    def fusion(self) -> Iterator[Feed]:
+        for i, window in self._windows():
+            visual, audio, late = self._features(i, window)
+            feed = {
+                "visual": visual[None],
+                "audio": audio[None],
+                "visual_mask": window.visual_mask[None].astype(np.float32),
+                "audio_mask": window.audio_mask[None].astype(np.float32),
+            }
+            yield feed
+            if i % 4 == 1:
+                half = visual.shape[0] // 2
+                masks = {name: feed[name].copy() for name in ("visual_mask", "audio_mask")}
+                for mask in masks.values():
+                    mask[:, :half] = 0
+                yield {**feed, "audio": late[None], **masks}
+            elif i % 4 > 1:
+                name = ("visual_mask", "audio_mask")[i % 4 - 2]
+                yield {**feed, name: np.zeros_like(feed[name])}
+
+    def _features(self, i: int, window: Window) -> tuple[NDArray[np.float32], ...]:
+        """Visual and audio features of clip `i`, and the audio features without its first half; kept in a file for the second pass."""
+        file = self._folder / f"{i}.npz"
+        if not file.is_file():
+            visual = np.zeros((len(window.visual_mask), self._offline.visual_dim("fp32")), np.float32)
+            if window.visual_mask.any():
+                visual[window.visual_mask] = self._offline.faces(window.faces[window.visual_mask], "fp32")
+            audio = self._offline.sound(window.samples, "fp32")
+            late = self._offline.sound(_without_beginning(window), "fp32") if i % 4 == 1 else audio[:0]
+            np.savez(file, visual=visual, audio=audio, late=late)
+        with np.load(file) as kept:
+            return kept["visual"], kept["audio"], kept["late"]
+
+
+def _without_beginning(window: Window) -> NDArray[np.float32]:
+    """Samples of a window half of which lies before the session began."""
+    samples: NDArray[np.float32] = window.samples.copy()
+    samples[: len(samples) // 2] = 0
+    return samples

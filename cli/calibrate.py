@@ -1,0 +1,47 @@
+"""Find the activation ranges of a checkpoint on real clips, and write them as a file that people can read and compare.
+
+DATA is a prepared store, of whose training split a fixed choice of windows is used: in turn from every person, with silence and missing
+faces among them. 'sage-edge compile --ranges' takes the file.
+
+example:
+  sage-edge calibrate checkpoint --data store --out ranges.json --method percentile
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", metavar="CKPT", type=Path, help="checkpoint folder, made by 'sage-edge train'")
+    parser.add_argument("--data", required=True, metavar="DATA", type=Path, help="store folder, made by 'sage-edge prepare'")
+    parser.add_argument("--out", required=True, metavar="FILE", type=Path, help="JSON file to write")
+    parser.add_argument("--method", default="percentile", help="minmax, entropy or percentile (default)")
+    parser.add_argument("--clips", type=int, default=24, metavar="N", help="windows to calibrate on (default 24)")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--json", action="store_true", help="print the clips and the number of ranges as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    import dataclasses
+    import json
+
+    from sage_edge.compile.calibrated import calibrate_checkpoint
+    from sage_edge.runtime.errors import UsageError
+    from sage_edge.training.data.store import Store
+
+    if args.out.exists() and not args.force:
+        raise UsageError(f"{args.out} exists already; choose another name or give --force")
+    chosen, ranges = calibrate_checkpoint(args.checkpoint, Store.open(args.data), args.method, args.clips)
+    ranges.save(args.out)
+    counts = {name: len(tensors) for name, tensors in ranges.graphs.items()}
+    if args.json:
+        print(
+            json.dumps({"out": str(args.out), "method": ranges.method, "set_sha256": chosen.sha256, "tensors": counts, **dataclasses.asdict(chosen)})
+        )
+        return 0
+    why = ", ".join(f"{sum(clip.why == name for clip in chosen.clips)} {name}" for name in ("person", "no-face", "silence"))
+    print(f"{args.out}: {ranges.method} over {len(chosen.clips)} clips ({why}), set {chosen.sha256[:12]}")
+    print("tensors: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+    return 0

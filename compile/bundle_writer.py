@@ -1,0 +1,186 @@
+"""Checkpoint in, checked bundle out: export, calibrate, quantize, golden windows, evaluation, manifest. Written whole or not at all.
+
+    path = compile_bundle("CKPT", "STORE", "NAME.sage", max_drop=0.005)
+
+The store gives the calibration clips (training split) and the videos on which INT8 must keep the CCC of FP32 (validation split), under
+both protocols. Nothing from it enters the bundle but hashes and figures.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from sage_edge.calibration import check, clips
+from sage_edge.calibration.evaluation import drops, too_much, validation
+from sage_edge.calibration.offline import Offline
+from sage_edge.calibration.ranges import Ranges, check_method
+from sage_edge.runtime.bundle import (
+    GOLDEN,
+    GRAPHS,
+    MANIFEST,
+    SCHEMA,
+    Bundle,
+    CalibrationInfo,
+    Ccc,
+    Dims,
+    FileInfo,
+    Manifest,
+    ModelInfo,
+    OutputInfo,
+    TrainedOn,
+    graph_path,
+)
+from sage_edge.runtime.errors import CheckpointError, CompileError
+from sage_edge.runtime.files import atomic_folder, sha256_file
+
+from . import golden, quantize_cpu
+from .blame import blame
+from .calibrated import calibrate_graphs, export_graphs, face_info
+from .facts import weights_bytes
+from .groups import FLOAT, check_groups, groups
+
+if TYPE_CHECKING:
+    from sage_edge.training.data.store import Store
+
+HOP = 15
+PRECISIONS = ("fp32", quantize_cpu.PRECISION)
+
+
+def compile_bundle(
+    checkpoint: Path | str,
+    store: Store | Path | str,
+    out: Path | str,
+    *,
+    max_drop: float = check.MAX_DROP,
+    method: str = "percentile",
+    count: int = clips.COUNT,
+    ranges: Ranges | None = None,
+    float_groups: Collection[str] = FLOAT,
+    preset: str | None = None,
+    replace: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Compile `checkpoint` with the data of `store` into the bundle folder `out`; returns its path.
+
+    `max_drop` is the CCC that INT8 may lose on valence or arousal under either protocol; `method` one of "minmax", "entropy", "percentile",
+    on `count` clips, unless `ranges` were collected before; `float_groups` stay in floating point; `preset`, where given, is what the
+    checkpoint must be of. Raises CheckpointError, DataError, UsageError, and CompileError when a step fails or INT8 loses too much,
+    naming the graph that does it. On any failure nothing is left behind.
+    """
+    from sage_edge.training import checkpoint as checkpoints
+    from sage_edge.training.data.store import Store
+
+    out = Path(out)
+    check_method(method)
+    try:
+        with atomic_folder(out, replace=replace) as work:
+            model, meta = checkpoints.load(Path(checkpoint), preset)
+            _trained_on(meta, Path(checkpoint))
+            store = store if isinstance(store, Store) else Store.open(store)
+            validation(store, rate_hz=model.preset.rate_hz)
+            facts = _Facts(model, meta, Path(checkpoint))
+            _graphs(work, model, meta, facts, store, method, count, ranges, float_groups, progress)
+            manifest = facts.manifest(work, {})
+            (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+            bundle = Bundle.open(work)
+            found = check.evaluate(bundle, store, progress=progress)
+            ccc = found.ccc
+            if failed := too_much(drops(ccc), max_drop):
+                raise CompileError(f"{failed[0]}; {blame(bundle, found, failed[0], progress)}")
+            (work / MANIFEST).write_text(facts.manifest(work, ccc).to_json(), encoding="utf-8")
+    except OSError as error:
+        # errors of writing, unlike those of opening, do not know their file
+        raise CompileError(
+            f"{error.filename or out}: {error.strerror or error}; nothing was written, free some space or choose another place"
+        ) from error
+    return out
+
+
+def _graphs(
+    work: Path,
+    model: Any,
+    meta: Mapping[str, Any],
+    facts: _Facts,
+    store: Store,
+    method: str,
+    count: int,
+    ranges: Ranges | None,
+    float_groups: Collection[str],
+    progress: bool,
+) -> None:
+    """Write the graphs of both precisions and the golden windows into the folder `work`."""
+    paths = export_graphs(model, meta, work / "onnx", "{graph}.fp32.onnx", progress)
+    floats = {name: onnx.load(path) for name, path in paths.items()}
+    check_groups(float_groups, {group for value in floats.values() for group in groups(value)} | set(FLOAT))
+    if ranges is None:
+        _, ranges = calibrate_graphs(paths, facts.preset, store, method, count, float_groups, progress)
+    facts.calibration = CalibrationInfo(ranges.method, ranges.set_sha256, ranges.clips)
+    for name, path in paths.items():
+        quantized = quantize_cpu.emit(path, ranges.graphs.get(name, {}), float_groups)
+        for key, value in (("calibration_method", ranges.method), ("calibration_set_sha256", ranges.set_sha256)):
+            quantized.metadata_props.add(key=key, value=value)
+        if slow := quantize_cpu.unfused(quantized, quantize_cpu.kernels(quantized)):
+            print(f"warning: {name}: {', '.join(slow)} nodes are quantized and yet run in float on this machine", file=sys.stderr)
+        onnx.save(quantized, work / graph_path(name, quantize_cpu.PRECISION))
+    facts.dims = Dims(*(_width(floats[name]) for name in ("visual", "audio")))
+    facts.has_modality = any(value.name == "modality" for value in floats["fusion"].graph.output)
+    facts.weights_bytes = {p: sum(weights_bytes(onnx.load(work / graph_path(name, p))) for name in GRAPHS) for p in PRECISIONS}
+    every = {(name, p): work / graph_path(name, p) for name in GRAPHS for p in PRECISIONS}
+    with Offline(every, facts.face) as offline:
+        golden.write(work / GOLDEN, offline, golden.inputs(facts.preset.window, facts.preset.samples, facts.preset.face_size), PRECISIONS)
+
+
+class _Facts:
+    """What the manifest will say, gathered step by step."""
+
+    calibration: CalibrationInfo
+    dims: Dims
+    has_modality: bool
+    weights_bytes: dict[str, int]
+
+    def __init__(self, model: Any, meta: Mapping[str, Any], checkpoint: Path) -> None:
+        self.preset, self.meta = model.preset, meta
+        self.trained_on = _trained_on(meta, checkpoint)
+        self.face = face_info(model.preset)
+
+    def manifest(self, folder: Path, ccc: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Manifest:
+        """The manifest of the files that lie in `folder`."""
+        p = self.preset
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+        return Manifest(
+            schema=SCHEMA,
+            model=ModelInfo("SAGE", p.name, str(self.meta["revision"]), "modality" if self.has_modality else "temporal", p.rgf_scale),
+            window=p.window,
+            hop=min(HOP, p.window),
+            rate_hz=p.rate_hz,
+            sample_rate_hz=p.sample_rate_hz,
+            samples=p.samples,
+            face=self.face,
+            dims=self.dims,
+            output=OutputInfo(("valence", "arousal"), (-1.0, 1.0)),
+            calibration=self.calibration,
+            trained_on=self.trained_on,
+            weights_bytes=self.weights_bytes,
+            ccc={protocol: {precision: Ccc(**row) for precision, row in rows.items()} for protocol, rows in ccc.items()},
+            tolerance=dict(golden.TOLERANCE),
+            files={name: FileInfo(os.stat(folder / name).st_size, sha256_file(folder / name)) for name in names},
+        )
+
+
+def _trained_on(meta: Mapping[str, Any], checkpoint: Path) -> TrainedOn:
+    said = dict(meta["trained_on"])
+    name, synthetic = said.pop("name", None), said.pop("synthetic", None)
+    if not isinstance(name, str) or not isinstance(synthetic, bool):
+        raise CheckpointError(f"{checkpoint} does not say which corpus it was trained on; train it again on a store that `sage-edge prepare` wrote")
+    return TrainedOn(name, synthetic, said)
+
+
+def _width(model: onnx.ModelProto) -> int:
+    """Size of the last axis of the only output."""
+    return int(model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value)

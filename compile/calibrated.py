@@ -1,0 +1,66 @@
+"""Ranges of a checkpoint, without a bundle: export into a folder that goes away again, then calibrate."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from sage_edge.calibration import clips
+from sage_edge.calibration.feeds import calibrate
+from sage_edge.calibration.ranges import Ranges, check_method
+from sage_edge.runtime.bundle import GRAPHS, FaceInfo
+from sage_edge.runtime.faces import MARGIN
+from sage_edge.runtime.progress import Progress
+from sage_edge.runtime.ticks import MAX_FRAME_AGE_NS
+
+from . import quantize_cpu
+from .groups import FLOAT
+
+if TYPE_CHECKING:
+    from sage_edge.training.data.store import Store
+    from sage_edge.training.model import SAGE
+    from sage_edge.training.presets import Preset
+
+
+def calibrate_checkpoint(
+    checkpoint: Path, store: Store, method: str = "percentile", count: int = clips.COUNT, progress: bool = True
+) -> tuple[clips.ClipSet, Ranges]:
+    """The clips chosen from `store` and the ranges that the model of `checkpoint` shows on them, in the groups that are quantized by default.
+
+    Raises CheckpointError, DataError, UsageError, CompileError.
+    """
+    from sage_edge.training import checkpoint as checkpoints
+
+    check_method(method)
+    model, meta = checkpoints.load(checkpoint)
+    with tempfile.TemporaryDirectory(prefix="sage-export-") as folder:
+        paths = export_graphs(model, meta, Path(folder), "{graph}.onnx", progress)
+        return calibrate_graphs(paths, model.preset, store, method, count, FLOAT, progress)
+
+
+def export_graphs(model: SAGE, meta: Mapping[str, Any], folder: Path, pattern: str, progress: bool) -> dict[str, Path]:
+    """`export.export`, with progress."""
+    from .export import export
+
+    with Progress("export", len(GRAPHS), "graphs", stream=None if progress else io.StringIO()) as bar:
+        return export(model, meta, folder, pattern, lambda name: bar.step(note=name))
+
+
+def calibrate_graphs(
+    paths: Mapping[str, Path], preset: Preset, store: Store, method: str, count: int, float_groups: Collection[str], progress: bool
+) -> tuple[clips.ClipSet, Ranges]:
+    """Choose `count` clips of `store` and find the ranges that `quantize_cpu.emit` needs for the exported graphs at `paths`."""
+    chosen = clips.pick(store, count, length=preset.window)
+    tensors = {name: quantize_cpu.tensors(onnx.load(path, load_external_data=False), float_groups) for name, path in paths.items()}
+    return chosen, calibrate(paths, store, chosen, tensors, face_info(preset), method, progress)
+
+
+def face_info(preset: Preset) -> FaceInfo:
+    """How the runtime makes the visual input of a model of `preset`."""
+    size, inner = preset.face_size, preset.input_size
+    return FaceInfo(size, inner, MARGIN, "rgb", tuple(preset.mean), tuple(preset.std), MAX_FRAME_AGE_NS / 1e6)
