@@ -29,16 +29,19 @@ _MS = 1_000_000
 _CHECK_NS = 200 * _MS  # a tracked face is confirmed by the cascade this often, near its last place
 _WHOLE_NS = 1_000 * _MS  # and the whole frame is searched for a larger one
 _SEARCH_NS = 100 * _MS  # while there is none
-_UNSEEN_NS = 600 * _MS  # a tracked face that the cascade cannot confirm for so long is lost
+_UNSEEN_NS = 1_500 * _MS  # a tracked face that the cascade cannot confirm for so long is lost
 _SAME_NS = 1_000 * _MS  # found again within this time, near its last place: the same track
 
-_WIDTH = 320  # longer side of the searched picture
+_WIDTHS = (240, 320)  # longer side of the searched picture, in turns: cheap, then for smaller faces; sizes missed by one meet the other
+_STEP, _FINE_WIDTH, _FINE_STEP = 1.2, 320, 1.1  # ratio of sizes looked for; both for a single picture
 _FACE = 48  # side of a tracked face in the picture searched around it
-_NEW_HITS, _KNOWN_HITS = 4, 3  # overlapping hits of the cascade that make a face, a known face
+_HITS = 3  # overlapping hits of the cascade that make a face
 _LARGER = 1.4  # another face takes over when its side is so many times that of the tracked one
 
-_TEMPLATE, _PATCH = 32, 48  # template and where it is looked for; the template covers the cascade's square
-_SURE, _LOST = 0.75, 0.5  # correlation below which the cascade is asked at once, and below which its silence means lost
+_TEMPLATE, _PATCH = 28, 44  # template and where it is looked for
+_INNER = 0.75  # the template covers so much of the cascade's square: eyes to mouth, no background
+_SURE, _LOST = 0.8, 0.5  # correlation below which the cascade is asked at once, and below which its silence means lost
+_DOUBTS = 3  # so many unsure frames in a row without the cascade's word mean lost, too
 _FLAT = 3.0  # standard deviation, of 255, below which a patch shows nothing
 
 
@@ -77,6 +80,7 @@ class _Track:
     template: NDArray[np.uint8]
     offset: tuple[float, float]  # from the centre of the template to that of the face, frame pixels
     correlation: float
+    doubts: int  # unsure frames in a row
     checked_ns: int  # when the cascade was last asked
     seen_ns: int  # when it last agreed
 
@@ -102,14 +106,14 @@ class FaceFinder:
         """Forget every face; the next track is number 1."""
         self._track: _Track | None = None
         self._last: tuple[int, _Square, int] | None = None  # number, face, when it was lost
-        self._tracks = 0
+        self._tracks = self._searches = 0
         self._size: tuple[int, int] | None = None
         self._whole_ns: int | None = None
 
     def detect(self, pixels: Pixels, format: str = "rgb") -> FaceBox | None:
         """The largest face of one picture, whatever came before and without a trace after; `track` is 0."""
         gray = _Gray(self._cv2, pixels, format)
-        found = self._search(gray)
+        found = self._search(gray, _FINE_WIDTH, _FINE_STEP)
         return None if found is None else self._box(found, 1.0, 0)
 
     def find(self, pixels: Pixels, format: str, t_ns: int) -> FaceBox | None:
@@ -123,7 +127,8 @@ class FaceFinder:
         every_ns = _SEARCH_NS if self._track is None else _WHOLE_NS
         if self._whole_ns is None or not 0 <= t_ns - self._whole_ns < every_ns:
             self._whole_ns = t_ns
-            self._take(gray, self._search(gray), t_ns)
+            self._searches += 1
+            self._take(gray, self._search(gray, _WIDTHS[self._searches % 2], _STEP), t_ns)
         track = self._track
         return None if track is None else self._box(track.shown, track.correlation, track.number)
 
@@ -134,11 +139,11 @@ class FaceFinder:
 
     # -- finding ------------------------------------------------------------------------------------------------------
 
-    def _search(self, gray: _Gray) -> _Square | None:
-        """The largest face of the whole frame."""
+    def _search(self, gray: _Gray, longer: int, step: float) -> _Square | None:
+        """The largest face of the whole frame, whose longer side is brought to `longer` pixels first."""
         width, height = gray.size
-        scale = min(1.0, _WIDTH / max(width, height))
-        return self._cascade_in(gray, 0, 0, width, height, scale, 20, min(width, height), _NEW_HITS)
+        scale = min(1.0, longer / max(width, height))
+        return self._cascade_in(gray, (0, 0, width, height), scale, step, 20, min(width, height))
 
     def _confirm(self, gray: _Gray, face: _Square) -> _Square | None:
         """The largest face of similar size around `face`."""
@@ -149,18 +154,22 @@ class FaceFinder:
         side = face.side * scale
         if x1 - x0 < face.side / 2 or y1 - y0 < face.side / 2:
             return None
-        return self._cascade_in(gray, x0, y0, x1, y1, scale, int(side * 0.7), int(side * 1.5), _KNOWN_HITS)
+        return self._cascade_in(gray, (x0, y0, x1, y1), scale, 1.15, int(side * 0.7), int(side * 1.5))
 
-    def _cascade_in(self, gray: _Gray, x0: int, y0: int, x1: int, y1: int, scale: float, least: int, most: int, hits: int) -> _Square | None:
+    def _cascade_in(self, gray: _Gray, part: tuple[int, int, int, int], scale: float, step: float, least: int, most: int) -> _Square | None:
+        """The largest face of sides `least` to `most` in `part` (left, top, right, bottom) of the frame, brought to `scale`."""
+        x0, y0, x1, y1 = part
         small = gray.resized(x0, y0, x1, y1, max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
         least = max(20, least)  # the cascade's own window
         if min(small.shape) < least:
             return None
-        boxes, counts = self._cascade.detectMultiScale2(small, 1.15, _KNOWN_HITS, 0, (least, least), (most, most))
-        found = [(box, int(count)) for box, count in zip(np.asarray(boxes).reshape(-1, 4).tolist(), np.ravel(counts), strict=True) if count >= hits]
+        boxes, counts = self._cascade.detectMultiScale2(small, step, _HITS, 0, (least, least), (most, most))
+        found = [(box, int(count)) for box, count in zip(np.asarray(boxes).reshape(-1, 4).tolist(), np.ravel(counts), strict=True)]
         if not found:
             return None
-        (x, y, w, h), count = max(found, key=lambda item: (item[0][2], item[1], -item[0][0], -item[0][1]))
+        largest, _ = max(found, key=lambda item: (item[0][2], item[1], -item[0][0], -item[0][1]))
+        # The cascade sometimes sees a second, larger face around a face, with few hits: of those about one place the best supported counts.
+        (x, y, w, h), count = max((item for item in found if _inside(item[0], largest)), key=lambda item: (item[1], item[0][2], -item[0][0]))
         sx, sy = (x1 - x0) / small.shape[1], (y1 - y0) / small.shape[0]
         return _Square(x0 + (x + w / 2) * sx, y0 + (y + h / 2) * sy, (w * sx + h * sy) / 2, count)
 
@@ -187,17 +196,18 @@ class FaceFinder:
             self._tracks += 1
             number = self._tracks
         template, offset = self._template(gray, found)
-        self._track = _Track(number, found, found, template, offset, 1.0, t_ns, t_ns)
+        self._track = _Track(number, found, found, template, offset, 1.0, 0, t_ns, t_ns)
 
     def _follow(self, gray: _Gray, track: _Track, t_ns: int) -> bool:
         """Move the track to where its face is in this frame; False when it is lost."""
         track.correlation = self._match(gray, track)
-        if track.correlation < _SURE or not 0 <= t_ns - track.checked_ns < _CHECK_NS:
+        track.doubts = track.doubts + 1 if track.correlation < _SURE else 0
+        if track.doubts or not 0 <= t_ns - track.checked_ns < _CHECK_NS:
             track.checked_ns = t_ns
             found = self._confirm(gray, track.face)
             if found is not None:
                 self._agree(gray, track, found, t_ns)
-            elif track.correlation < _LOST or not 0 <= t_ns - track.seen_ns <= _UNSEEN_NS:
+            elif track.correlation < _LOST or track.doubts >= _DOUBTS or not 0 <= t_ns - track.seen_ns <= _UNSEEN_NS:
                 return False
         track.shown = _smoothed(track.shown, track.face)
         return True
@@ -206,12 +216,12 @@ class FaceFinder:
         """The cascade confirms the track: pull it towards `found`, and remember what it looks like now."""
         face = track.face
         jump = max(abs(found.x - face.x), abs(found.y - face.y)) > 0.15 * face.side or not 0.75 < found.side / face.side < 1.33
-        pull = 1.0 if jump else 0.3
+        pull, grow = (1.0, 1.0) if jump else (0.3, 0.15)  # sizes are the cascade's noisiest word
         track.face = _Square(
-            face.x + pull * (found.x - face.x), face.y + pull * (found.y - face.y), face.side + pull * (found.side - face.side), found.hits
+            face.x + pull * (found.x - face.x), face.y + pull * (found.y - face.y), face.side + grow * (found.side - face.side), found.hits
         )
         track.template, track.offset = self._template(gray, track.face)
-        track.correlation, track.checked_ns, track.seen_ns = 1.0, t_ns, t_ns
+        track.correlation, track.doubts, track.checked_ns, track.seen_ns = 1.0, 0, t_ns, t_ns
 
     def _lose(self, t_ns: int) -> None:
         if self._track is not None:
@@ -243,8 +253,8 @@ class FaceFinder:
         return 0.0
 
     def _patch(self, gray: _Gray, face: _Square) -> tuple[NDArray[np.uint8], float, int, int]:
-        """The face and what surrounds it, uint8 [48, 48]; frame pixels per patch pixel; left and top."""
-        side = max(_PATCH // 4, round(face.side * _PATCH / _TEMPLATE))
+        """The inner face and what surrounds it, uint8 [44, 44]; frame pixels per patch pixel; left and top."""
+        side = max(_PATCH // 4, round(face.side * _INNER * _PATCH / _TEMPLATE))
         x0, y0 = round(face.x - side / 2), round(face.y - side / 2)
         return gray.resized(x0, y0, x0 + side, y0 + side, _PATCH, _PATCH), side / _PATCH, x0, y0
 
@@ -279,6 +289,12 @@ class _Gray:
             part = cv2.copyMakeBorder(part, cy0 - y0, y1 - cy1, cx0 - x0, x1 - cx1, cv2.BORDER_REPLICATE)
         small: NDArray[np.uint8] = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA)
         return small
+
+
+def _inside(box: list[int], other: list[int]) -> bool:
+    """Whether the centre of `box` lies in `other` (x, y, width, height)."""
+    x, y = box[0] + box[2] / 2 - other[0], box[1] + box[3] / 2 - other[1]
+    return 0 <= x <= other[2] and 0 <= y <= other[3]
 
 
 def _peak(scores: NDArray[np.float32], at: int) -> float:

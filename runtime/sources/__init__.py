@@ -46,6 +46,8 @@ class Source(Protocol):
     """What the live loop needs of a source."""
 
     drops: SourceDrops
+    has_sound: bool
+    """False: no sound will come, so frames alone say how far the time has come."""
     notes: list[str]
     """What a person should be told about this source, a line each; it may grow while the source is iterated."""
 

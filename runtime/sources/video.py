@@ -62,6 +62,8 @@ class VideoFile:
         self.duration_s = float(stream.duration * stream.time_base) if stream.duration else None
         """Length of the pictures as the header says; None where it does not."""
         self._sound: Any = None
+        self.has_sound = False
+        """Whether there is a sound track that can be decoded."""
         if container.streams.audio:
             self._open_sound()
 
@@ -70,14 +72,10 @@ class VideoFile:
         stream = audio_stream(container)
         if stream is not None and can_decode(stream):
             stream.codec_context.thread_count = 1
+            self.has_sound = True
             self._sound = sound_events(decoded(container, stream, self._damaged_sound), self.origin_s, self._damaged_sound)
         else:
             self.notes.append(f"{self.path}: its sound cannot be decoded here and is left out")
-
-    @property
-    def has_sound(self) -> bool:
-        """Whether there is a sound track that can be decoded."""
-        return self._sound is not None
 
     def __iter__(self) -> Iterator[Event]:
         pictures = self._picture_events()

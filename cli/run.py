@@ -1,0 +1,60 @@
+"""Estimate valence and arousal from a recorded video with sound, as a live camera and microphone would give it.
+
+Every hop gives one estimate (twice a second by default), also while there is no face or no sound: then its masks and reliabilities say so.
+Outputs, any number of them: jsonl:- (stdout, the default), jsonl:FILE, csv:FILE. Each line is written at once; a file holds whole lines
+whenever the run stops. Warnings and the closing summary go to stderr. Nothing else is written and nothing is sent anywhere.
+
+example:
+  sage-edge run out/demo/demo.sage --video out/demo/sample.mp4 --out jsonl:- --out csv:sample.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("bundle", metavar="NAME.sage", help="the compiled bundle")
+    parser.add_argument("--video", metavar="FILE", required=True, help="a video file, with or without sound")
+    parser.add_argument("--out", metavar="SINK", action="append", help="jsonl:-, jsonl:FILE or csv:FILE; may be given again (default: jsonl:-)")
+    parser.add_argument("--precision", default="int8", help="fp32, int8, or auto: the faster on this device (default: int8)")
+    parser.add_argument("--backend", default="onnxruntime", help="inference backend (default: onnxruntime)")
+    parser.add_argument("--hop", type=int, metavar="N", help="ticks between estimates, 30 a second (default: the bundle's)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of the backend (default: by the machine)")
+    parser.add_argument("--pace", action="store_true", help="go at the speed of the video, not as fast as possible")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 at the end of the video or of the output's reader, 130 when interrupted."""
+    from sage_edge.runtime.bundle import Bundle
+    from sage_edge.runtime.live import run_live
+    from sage_edge.runtime.session import Session
+    from sage_edge.runtime.sinks import open_sinks
+    from sage_edge.runtime.sources.video import VideoFile
+
+    sinks = open_sinks(args.out or ["jsonl:-"])
+    bundle = Bundle.open(args.bundle)
+    with VideoFile(args.video) as video:
+        _one_thread()
+        with Session(bundle, args.backend, args.precision, args.hop, t0_ns=0, threads=args.threads) as session:
+            trained_on = bundle.manifest.trained_on
+            if trained_on.synthetic:
+                _say(f"warning: {bundle.path.name} was trained on synthetic data ({trained_on.name}): it shows that the chain works, no more")
+            summary = run_live(video, session, sinks, pace=args.pace)
+        for note in video.notes:
+            _say(f"warning: {note}")
+    _say(summary.line())
+    return 130 if summary.ended == "interrupted" else 0
+
+
+def _one_thread() -> None:
+    import cv2
+
+    # The engines have the cores; OpenCV's pool would only wait beside them.
+    cv2.setNumThreads(1)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,29 @@
+"""One JSON object per line: the hello, then an estimate for every hop (its keys: `runtime/estimate.py`)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..estimate import Estimate
+from .lines import FileLines, StdoutLines
+
+
+class JsonlSink:
+    """`target` is a path, or "-" for stdout. See `sinks.Sink`."""
+
+    def __init__(self, target: str) -> None:
+        self.spec = f"jsonl:{target}"
+        self._lines: FileLines | StdoutLines = StdoutLines() if target == "-" else FileLines(target)
+
+    def start(self, hello: dict[str, Any]) -> None:
+        """Write the hello line."""
+        self._lines.write(json.dumps(hello, separators=(",", ":"), allow_nan=False))
+
+    def write(self, estimate: Estimate) -> None:
+        """Write one estimate."""
+        self._lines.write(estimate.to_json())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._lines.close()
