@@ -8,15 +8,15 @@ whole-pixel corners for both. `libsage_over_cv2` is the median over the cases th
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from timing import interleaved, summary
 
-NAME = "crop"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_MEAN, _STD = np.array(MEAN, np.float32), np.array(STD, np.float32)
 GATED = ((120, 48), (200, 48), (333, 48), (400, 112))
 SHOWN = ((96, 48), (144, 48), (192, 48), (336, 112))
 """Whole ratios, and 96 x 96 -> 48 x 48 where cv2 is at its best: printed, not gated."""
@@ -33,9 +33,6 @@ def _cv2_chain(frame: NDArray[np.uint8], box: tuple[int, int, int, int], size: i
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 
-_MEAN, _STD = np.array(MEAN, np.float32), np.array(STD, np.float32)
-
-
 def _variants(frames: NDArray[np.uint8], boxes: list[tuple[int, int, int, int]], side: int, size: int) -> dict[str, Callable[[int], object]]:
     from sage_edge.runtime.native import crop
 
@@ -43,14 +40,14 @@ def _variants(frames: NDArray[np.uint8], boxes: list[tuple[int, int, int, int]],
     copied = np.empty((side, side, 3), np.uint8)
 
     def libsage(i: int) -> None:
-        crop(frames[i], boxes[i], out, MEAN, STD, "bgr")
+        crop(frames[i % FRAMES], boxes[i % FRAMES], out, MEAN, STD, "bgr")
 
     def chain(i: int) -> NDArray[np.float32]:
-        return _cv2_chain(frames[i], boxes[i], size)
+        return _cv2_chain(frames[i % FRAMES], boxes[i % FRAMES], size)
 
     def memcpy(i: int) -> None:
-        x, y, w, h = boxes[i]
-        np.copyto(copied, frames[i][y : y + h, x : x + w])
+        x, y, w, h = boxes[i % FRAMES]
+        np.copyto(copied, frames[i % FRAMES][y : y + h, x : x + w])
 
     for i in range(len(frames)):
         libsage(i)
@@ -60,21 +57,8 @@ def _variants(frames: NDArray[np.uint8], boxes: list[tuple[int, int, int, int]],
     return {"libsage": libsage, "cv2": chain, "memcpy": memcpy}
 
 
-def _interleaved(variants: dict[str, Callable[[int], object]], n: int) -> dict[str, list[float]]:
-    """Seconds of `n` calls of each, taking turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for k in range(n + FRAMES):
-        for name, call in variants.items():
-            begin = time.perf_counter()
-            call(k % FRAMES)
-            taken = time.perf_counter() - begin
-            if k >= FRAMES:
-                seconds[name].append(taken)
-    return seconds
-
-
 def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
-    """`variants`: {CASE: {VARIANT: {median_us, min_us, n}}}; `ratios`: medians over cases, and each case's own."""
+    """`variants`: {VARIANT: {CASE: {median, min, n}}}, microseconds; `ratios`: the median over the gated cases, and each case's own."""
     import cv2
 
     from sage_edge.runtime.native.library import load
@@ -84,24 +68,23 @@ def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
     rough = rng.integers(0, 256, (FRAMES, 45, 80, 3), dtype=np.uint8)
     frames = np.stack([cv2.resize(f, (1280, 720), interpolation=cv2.INTER_CUBIC) for f in rough])
     frames = np.clip(frames.astype(np.int16) + rng.integers(-8, 9, frames.shape, dtype=np.int16), 0, 255).astype(np.uint8)
-    table: dict[str, dict[str, dict[str, float]]] = {}
+    table: dict[str, dict[str, dict[str, float]]] = {"libsage": {}, "cv2": {}, "memcpy": {}}
     ratios: dict[str, float] = {}
     for side, size in GATED + SHOWN:
         corners = rng.integers(0, (1280 - side, 720 - side), (FRAMES, 2))
         boxes = [(int(x), int(y), side, side) for x, y in corners]
-        seconds = _interleaved(_variants(frames, boxes, side, size), n)
         case = f"{side}_to_{size}"
-        table[case] = {
-            name: {"median_us": round(1e6 * statistics.median(s), 2), "min_us": round(1e6 * min(s), 2), "n": len(s)} for name, s in seconds.items()
-        }
+        for name, seconds in interleaved(_variants(frames, boxes, side, size), n, FRAMES).items():
+            table[name][case] = summary(seconds)
         for other in ("cv2", "memcpy"):
-            ratios[f"{case}_libsage_over_{other}"] = round(table[case][other]["median_us"] / table[case]["libsage"]["median_us"], 3)
+            ratios[f"{case}_libsage_over_{other}"] = round(table[other][case]["median"] / table["libsage"][case]["median"], 3)
     gated = [ratios[f"{side}_to_{size}_libsage_over_cv2"] for side, size in GATED]
     return {
+        "unit": "us",
         "variants": table,
         "ratios": {"libsage_over_cv2": round(statistics.median(gated), 3), **ratios},
         "notes": {
-            "unit": "microseconds for one face, through the Python binding",
+            "timed": "one face, through the Python binding",
             "gated": [f"{side}_to_{size}" for side, size in GATED],
             "cv2_threads": cv2.getNumThreads(),
             "instructions": {1: "plain C", 3: "AVX2 + FMA", 5: "NEON"}.get(load().sage_crop_variants(), "other"),

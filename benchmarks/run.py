@@ -2,8 +2,8 @@
 
     python benchmarks/run.py crop --json
 
-A benchmark is a module beside this file with `run(n: int, seed: int) -> dict` that gives `variants` and `ratios` (`A_over_B`: how many times
-faster A is than B) and may give `notes`; it is listed in BENCHMARKS. Within a run the variants take turns.
+A benchmark is a module beside this file, listed in BENCHMARKS, with `run(n: int, seed: int) -> dict` that gives `unit`, `variants` (leaves are
+`median`, `min`, `n`) and `ratios` (`A_over_B`: how many times faster A is than B), and may give `notes`. Its variants take turns (timing.py).
 """
 
 from __future__ import annotations
