@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sage_edge.runtime import ticks
 from sage_edge.runtime.errors import DataError, UsageError
 from sage_edge.runtime.files import atomic_folder, sha256_file
+from sage_edge.runtime.native import resize
 from sage_edge.runtime.progress import Progress
 
 from . import affwild2, media
@@ -161,7 +162,6 @@ def _write_faces(path: Path, crops: list[Path]) -> None:
     """uint8 [n, 48, 48, 3] RGB, one crop at a time."""
     import cv2
 
-    cv2.setNumThreads(1)
     shape = (len(crops), FACE_SIZE, FACE_SIZE, 3)
     if not crops:
         np.save(path, np.zeros(shape, np.uint8))
@@ -171,5 +171,5 @@ def _write_faces(path: Path, crops: list[Path]) -> None:
         pixels = cv2.imread(str(crop), cv2.IMREAD_COLOR)
         if pixels is None:
             raise DataError(f"{crop}: not a readable JPEG; copy it again or remove it (a gap means 'no face')")
-        faces[row] = cv2.resize(pixels, (FACE_SIZE, FACE_SIZE), interpolation=cv2.INTER_AREA)[..., ::-1]
+        faces[row] = resize(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), FACE_SIZE, "bgr")
     faces.flush()

@@ -1,7 +1,7 @@
 """A corpus of synthetic people in Aff-Wild2's own layout: `sage-edge synth DIR`.
 
     DIR/batch1/NAME.mp4                                      H.264 + AAC
-    DIR/cropped_aligned/TRIAL/00001.jpg                      112 x 112, gaps where a finder sees no face
+    DIR/cropped_aligned/TRIAL/00001.jpg                      112 x 112, cut and left out by the run time's face finder
     DIR/VA_Estimation_Challenge/{Train_Set,Validation_Set}/TRIAL.txt
     DIR/synthetic/corpus.json                                {"seed", "subjects": {trial: person}, ...}
     DIR/synthetic/corruption.json                            {trial: [{"kind", "start_s", "end_s"}, ...]}
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,16 +25,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge.runtime.errors import UsageError
+from sage_edge.runtime.faces import FaceFinder
 from sage_edge.runtime.files import atomic_folder
+from sage_edge.runtime.native import resize
 from sage_edge.runtime.progress import Progress
+from sage_edge.runtime.ticks import NS_PER_S
 
-from .synthetic_face import draw_look
+from .synthetic_face import Pixels, draw_look
 from .synthetic_latent import AUDIO_KINDS, CONTROL_HZ, VISUAL_KINDS, Corruption, Track, affect, control_times, draw_corruptions, level_of, wander
-from .synthetic_scene import Actor, Performance, Scene, crop, perform
+from .synthetic_scene import Actor, Performance, Scene, perform
 from .synthetic_video import TIME_BASE, write_mp4
 from .synthetic_voice import Room, draw_room, draw_voice, record, render, speak
-from .workers import default_workers, run_jobs
+from .workers import default_workers, one_opencv_thread, run_jobs
 
+CROP = 112
 TRAIN_PEOPLE, VAL_PEOPLE, SECONDS = 32, 10, 40.0
 _RATES = (
     Fraction(30),
@@ -122,8 +127,11 @@ def synthesise(
 
 def _make(job: tuple[Video, Path]) -> dict[str, list[dict[str, object]]]:
     """Write one video with its crops and labels; returns the corrupted stretches of its trials."""
-    video, out = job
-    cv2.setNumThreads(1)
+    with one_opencv_thread():
+        return _make_video(*job)
+
+
+def _make_video(video: Video, out: Path) -> dict[str, list[dict[str, object]]]:
     rng = np.random.default_rng([video.seed, video.number])
     stamps = _stamps(video, rng)
     seconds = stamps[-1] * float(TIME_BASE)
@@ -134,12 +142,16 @@ def _make(job: tuple[Video, Path]) -> dict[str, list[dict[str, object]]]:
         folder.mkdir()
     jpeg = (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(82, 96)))
 
-    def frames():  # type: ignore[no-untyped-def]
+    finders = [FaceFinder() for _ in folders]
+
+    def frames() -> Iterator[tuple[int, Pixels]]:
         for i, stamp in enumerate(stamps):
             picture = scene.draw(stamp * float(TIME_BASE))
-            for folder, box in zip(folders, scene.boxes, strict=True):
-                if box is not None:
-                    cv2.imwrite(str(folder / f"{i + 1:05d}.jpg"), crop(picture, box), jpeg)
+            t_ns = round(stamp * TIME_BASE * NS_PER_S)
+            for part, folder, finder in zip(_parts(picture, len(folders)), folders, finders, strict=True):
+                found = finder.find(part, "bgr", t_ns)
+                if found is not None:
+                    cv2.imwrite(str(folder / f"{i + 1:05d}.jpg"), resize(part, found.box, CROP, "bgr")[..., ::-1], jpeg)
             yield stamp, picture
 
     write_mp4(
@@ -158,6 +170,12 @@ def _make(job: tuple[Video, Path]) -> dict[str, list[dict[str, object]]]:
     for trial, (_, labels) in zip(video.trials, cast.roles, strict=True):
         _write_labels(out / "VA_Estimation_Challenge" / split / f"{trial}.txt", labels, stamps, video, rng)
     return {trial: [c.to_json() for c in found] for trial, found in zip(video.trials, cast.corruptions, strict=True)}
+
+
+def _parts(picture: Pixels, people: int) -> list[Pixels]:
+    """The part of the picture that belongs to each person."""
+    width = picture.shape[1] // people
+    return [np.ascontiguousarray(picture[:, i * width : (i + 1) * width]) for i in range(people)]
 
 
 def _stamps(video: Video, rng: np.random.Generator) -> list[int]:

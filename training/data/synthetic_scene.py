@@ -1,8 +1,4 @@
-"""Draw a synthetic video frame by frame: background, one or two people whose faces follow their tracks, and what gets in the way.
-
-A scene also knows where a face finder would put its box: a square in the convention of OpenCV's frontalface_alt2 cascade, widened by
-MARGIN, with the finder's slow drift and jitter, and no box where a finder sees no face.
-"""
+"""Draw a synthetic video frame by frame: background, one or two people whose faces follow their tracks, and what gets in the way."""
 
 from __future__ import annotations
 
@@ -13,13 +9,6 @@ import numpy as np
 
 from .synthetic_face import Expression, Head, Look, Pixels, head_matrix, place
 from .synthetic_latent import CONTROL_HZ, Corruption, Track, level_of, wander
-
-BOX_WIDTH = 1.78
-"""Measured on drawn faces: the cascade's box is this many half heights of the face oval wide ..."""
-BOX_DOWN = 0.06
-"""... and its centre lies this many half heights below the oval's."""
-MARGIN = 1.2
-"""The crop's side over the cascade box's side."""
 
 
 @dataclass(frozen=True)
@@ -82,26 +71,23 @@ class Actor:
 
 
 class Scene:
-    """Frames of size (w, h) on demand, in order; `boxes` are the finder's for the last drawn frame, one per actor, None where it sees none."""
+    """Frames of size (w, h) on demand, in order of time; `ovals` are the (x, y, half height) of the actors' faces in the last one."""
 
     def __init__(self, size: tuple[int, int], actors: list[Actor], seconds: float, rng: np.random.Generator) -> None:
         self.size, self.actors, self.rng = size, actors, rng
-        self.boxes: list[tuple[float, float, float] | None] = []
+        self.ovals: list[tuple[float, float, float]] = []
         self._heads = [Head(actor.look, rng) for actor in actors]
         self._background = _background(size, actors, rng)
         self._tint = np.clip(rng.normal(1.0, 0.06, 3), 0.85, 1.15)
         self._light = rng.uniform(0.72, 1.12) * (1 + 0.06 * wander(rng, seconds, 3.0))
         self._noise = _noise_tiles(size, rng.uniform(1.5, 6.0), rng)
-        self._drift = [np.stack([wander(rng, seconds, 1.5) for _ in range(3)], 1) for _ in actors]
-        self._bias = [(rng.normal(0, 0.03), rng.normal(0, 0.03), rng.normal(0, 0.05)) for _ in actors]
         self._props = [_prop(rng, actor) for actor in actors]
-        self._missed = [0 for _ in actors]
 
     def draw(self, t_s: float) -> Pixels:
         """The picture at `t_s`, uint8 BGR [h, w, 3]."""
         picture = self._background.copy()
         at = min(int(t_s * CONTROL_HZ), len(self._light) - 1)
-        self.boxes = []
+        self.ovals = []
         dark = 0.0
         for i, actor in enumerate(self.actors):
             p, head = actor.performance, self._heads[i]
@@ -120,44 +106,14 @@ class Scene:
             if hidden > 0:
                 _cover(picture, self._props[i], x, y, actor.half, hidden)
             dark = max(dark, float(level_of(actor.corruptions, "darkness", t_s)))
-            self.boxes.append(self._box(i, at, x, y, actor.half, away > 0.05 or hidden > 0.35))
+            self.ovals.append((x, y, actor.half))
         light = float(self._light[at]) * (1 - 0.96 * dark)
         picture = cv2.multiply(picture, (*tuple(light * self._tint), 0.0))
         positive, negative = self._noise
         dy, dx = self.rng.integers(0, 32, 2)
         w, h = self.size
         picture = cv2.subtract(cv2.add(picture, positive[dy : dy + h, dx : dx + w]), negative[dy : dy + h, dx : dx + w])
-        if dark > 0.5:
-            self.boxes = [None for _ in self.boxes]
         return picture  # type: ignore[return-value]
-
-    def _box(self, i: int, at: int, x: float, y: float, half: float, unseen: bool) -> tuple[float, float, float] | None:
-        """(x, y, side) of the finder's square with its margin."""
-        w, h = self.size
-        bias, drift = self._bias[i], self._drift[i][at]
-        side = BOX_WIDTH * half * (1 + bias[2] + 0.03 * drift[2])
-        cx = x + half * (bias[0] + 0.025 * drift[0])
-        cy = y + half * (BOX_DOWN + bias[1] + 0.025 * drift[1])
-        if self._missed[i] > 0:
-            self._missed[i] -= 1
-            unseen = True
-        elif self.rng.random() < 0.004:
-            self._missed[i] = int(self.rng.integers(1, 10))
-        if unseen or cx - side / 2 < 0 or cy - side / 2 < 0 or cx + side / 2 > w or cy + side / 2 > h:
-            return None
-        side *= MARGIN
-        return cx - side / 2, cy - side / 2, side
-
-
-def crop(picture: Pixels, box: tuple[float, float, float], size: int = 112) -> Pixels:
-    """The square `box` of a picture as [size, size, 3], area-averaged when it shrinks, edges repeated outside the picture."""
-    x0, y0, side = round(box[0]), round(box[1]), round(box[2])
-    h, w = picture.shape[:2]
-    part = picture[max(y0, 0) : min(y0 + side, h), max(x0, 0) : min(x0 + side, w)]
-    edges = max(-y0, 0), max(y0 + side - h, 0), max(-x0, 0), max(x0 + side - w, 0)
-    if any(edges):
-        part = cv2.copyMakeBorder(part, *edges, cv2.BORDER_REPLICATE)
-    return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)  # type: ignore[return-value]
 
 
 def _background(size: tuple[int, int], actors: list[Actor], rng: np.random.Generator) -> Pixels:

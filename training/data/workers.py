@@ -70,6 +70,7 @@ def _serve(pipe: Connection, function: Callable[[J], R]) -> None:
     try:
         while True:
             job = pipe.recv()
+            answer: tuple[R | None, Exception | None, str]
             try:
                 answer = (function(job), None, "")
             except Exception as error:
@@ -77,6 +78,19 @@ def _serve(pipe: Connection, function: Callable[[J], R]) -> None:
             pipe.send(answer)
     except (EOFError, OSError):
         return  # the parent has closed its end, or is gone
+
+
+@contextlib.contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """OpenCV on one thread in here: two workers already fill two cores."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 @contextlib.contextmanager
