@@ -40,6 +40,9 @@ class OnnxRuntimeEngine:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        # Planning one block for all activations ahead costs an eighth more memory (110 instead of 97 MB for `tiny`, 1026 instead of
+        # 889 MB for `base`) and saves no measurable time; doing without the arena is slower at the larger sizes.
+        options.enable_mem_pattern = False
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
