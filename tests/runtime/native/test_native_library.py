@@ -1,0 +1,55 @@
+"""The binding refuses a library that is missing, broken or of another version, in one line that says what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sage_edge.runtime.errors import NativeError
+from sage_edge.runtime.native import library
+
+HEADER = Path(library.__file__).parent / "include" / "sage.h"
+
+
+@pytest.fixture
+def reload() -> Iterator[None]:
+    library.load.cache_clear()
+    yield
+    library.load.cache_clear()
+
+
+def test_missing(reload: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "_candidates", list)
+    with pytest.raises(NativeError, match=r"libsage\S+ is not installed: run `make native`"):
+        library.load()
+
+
+def test_broken_then_good(reload: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    broken, good = tmp_path / library.NAME, library._candidates()
+    broken.write_bytes(b"no library")
+    monkeypatch.setattr(library, "_candidates", lambda: [broken])
+    with pytest.raises(NativeError, match=re.escape(str(broken))):
+        library.load()
+    monkeypatch.setattr(library, "_candidates", lambda: [broken, *good])
+    assert library.load()._name == str(good[0])
+
+
+def test_another_version(reload: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "ABI_VERSION", 99)
+    with pytest.raises(NativeError, match="speaks version 1, this binding 99: run `make native`"):
+        library.load()
+
+
+def test_binding_follows_the_header() -> None:
+    """Same version, and every public function of the header is declared with as many arguments."""
+    text = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.DOTALL)
+    assert f"#define SAGE_ABI_VERSION {library.ABI_VERSION}\n" in HEADER.read_text()
+    header = {
+        name: 0 if arguments.strip() == "void" else arguments.count(",") + 1
+        for name, arguments in re.findall(r"SAGE_API\s+[\w\s*]+?\*?(sage_\w+)\(([^)]*)\);", text)
+    }
+    declared = {name: len(arguments) for name, (_result, arguments) in library._PROTOTYPES.items()}
+    assert header == {"sage_abi_version": 0, **declared}
