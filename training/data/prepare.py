@@ -171,5 +171,5 @@ def _write_faces(path: Path, crops: list[Path]) -> None:
         pixels = cv2.imread(str(crop), cv2.IMREAD_COLOR)
         if pixels is None:
             raise DataError(f"{crop}: not a readable JPEG; copy it again or remove it (a gap means 'no face')")
-        faces[row] = resize(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), FACE_SIZE, "bgr")
+        faces[row] = resize(np.asarray(pixels, np.uint8), (0, 0, pixels.shape[1], pixels.shape[0]), FACE_SIZE, "bgr")
     faces.flush()

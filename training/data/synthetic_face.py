@@ -120,7 +120,7 @@ class Head:
         if e.curve + look.curve_bias > 0.15:
             self._folds(img, e.curve + look.curve_bias)
         self._mouth(img, e)
-        return cv2.GaussianBlur(img, (3, 3), 0.7)  # type: ignore[return-value]
+        return np.asarray(cv2.GaussianBlur(img, (3, 3), 0.7), np.uint8)
 
     def _eye(self, img: Pixels, x: float, y: float, e: Expression) -> None:
         look = self.look
@@ -232,7 +232,7 @@ def _base(look: Look, rng: np.random.Generator) -> tuple[Pixels, NDArray[np.floa
     alpha = np.maximum.reduce([inside, hair, ears, neck])
     alpha[:2], alpha[:, :2], alpha[:, -2:] = 0, 0, 0
     fade = np.clip((CANVAS - 2 - yy) / 12, 0, 1)
-    return out, cv2.GaussianBlur((alpha * fade).astype(np.float32), (0, 0), 0.8)  # type: ignore[return-value]
+    return out, np.asarray(cv2.GaussianBlur((alpha * fade).astype(np.float32), (0, 0), 0.8), np.float32)
 
 
 def _hair_mask(style: int, u: NDArray[np.float32], v: NDArray[np.float32], inside: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -249,7 +249,7 @@ def _hair_mask(style: int, u: NDArray[np.float32], v: NDArray[np.float32], insid
     if style == 3:
         falls = np.clip((1.30 - np.abs(u) - 0.10 * v) * 10, 0, 1) * edge * np.clip((v + 0.75) * 8, 0, 1)
         mask = np.maximum(mask, falls * np.clip((1.02 - v - 0.3 * (np.abs(u) - 1) ** 2) * 6, 0, 1) * np.clip((np.abs(u) - 0.62) * 8, 0, 1))
-    return mask.astype(np.float32)
+    return np.asarray(mask, np.float32)
 
 
 def head_matrix(x: float, y: float, scale: float, roll: float, yaw: float, pitch: float) -> NDArray[np.float64]:
@@ -285,7 +285,7 @@ def _colour(colour: object) -> tuple[float, ...]:
 
 def _fill(img: NDArray[np.uint8], points: NDArray[np.floating], colour: object) -> None:
     value = colour if isinstance(colour, int) else _colour(colour)
-    cv2.fillPoly(img, [np.rint(points * 16).astype(np.int32)], value, cv2.LINE_AA, _FIXED)  # type: ignore[arg-type]
+    cv2.fillPoly(img, [np.rint(points * 16).astype(np.int32)], value, cv2.LINE_AA, _FIXED)
 
 
 def _line(img: NDArray[np.uint8], points: NDArray[np.floating], colour: object, thick: int) -> None:

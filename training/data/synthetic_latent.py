@@ -29,7 +29,7 @@ def wander(rng: np.random.Generator, seconds: float, tau_s: float) -> Track:
     n = (int(seconds) + 3) * step_hz
     keep = np.exp(-1.0 / (step_hz * tau_s * 0.6))
     value = np.zeros(n)
-    kick = rng.standard_normal(n + 200 * 1)
+    kick = rng.standard_normal(n + 200)
     fast = slow = 0.0
     for i, k in enumerate(kick):
         fast = keep * fast + (1 - keep) * k
@@ -37,7 +37,8 @@ def wander(rng: np.random.Generator, seconds: float, tau_s: float) -> Track:
         if i >= 200:
             value[i - 200] = slow
     value = (value - value.mean()) / value.std()
-    return np.interp(control_times(seconds), np.arange(n) / step_hz, value).astype(np.float32)
+    track: Track = np.interp(control_times(seconds), np.arange(n) / step_hz, value).astype(np.float32)
+    return track
 
 
 def affect(rng: np.random.Generator, seconds: float, shared: Track | None = None, share: float = 0.0) -> Track:
@@ -46,7 +47,8 @@ def affect(rng: np.random.Generator, seconds: float, shared: Track | None = None
     if shared is not None:
         own = np.sqrt(1 - share**2) * own + share * shared
         own = (own - own.mean()) / own.std()
-    return np.tanh(rng.uniform(0.75, 0.95) * own + rng.normal(0, 0.18)).astype(np.float32)
+    latent: Track = np.tanh(rng.uniform(0.75, 0.95) * own + rng.normal(0, 0.18)).astype(np.float32)
+    return latent
 
 
 @dataclass(frozen=True)

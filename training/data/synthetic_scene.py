@@ -33,7 +33,7 @@ def perform(valence: Track, cue: Track, speech: Track, seconds: float, rng: np.r
     """A face that shows `valence` strongly and `cue` (a blurred view of arousal) in lids, brows, mouth and movement; `speech` opens the mouth."""
 
     def slow(size: float, tau_s: float) -> Track:
-        return np.float32(size) * wander(rng, seconds, tau_s)
+        return np.asarray(size * wander(rng, seconds, tau_s), np.float32)
 
     gain = rng.uniform(0.85, 1.1)
     lid = 1.0 + 0.30 * cue + slow(0.06, 1.0)
@@ -108,7 +108,8 @@ class Scene:
             dark = max(dark, float(level_of(actor.corruptions, "darkness", t_s)))
             self.ovals.append((x, y, actor.half))
         light = float(self._light[at]) * (1 - 0.96 * dark)
-        picture = cv2.multiply(picture, (*tuple(light * self._tint), 0.0))
+        table = np.clip(np.rint(np.arange(256)[:, None] * (light * self._tint)), 0, 255).astype(np.uint8)[None]
+        picture = np.asarray(cv2.LUT(picture, table), np.uint8)
         positive, negative = self._noise
         dy, dx = self.rng.integers(0, 32, 2)
         w, h = self.size
@@ -127,7 +128,7 @@ def _background(size: tuple[int, int], actors: list[Actor], rng: np.random.Gener
         cv2.rectangle(
             out, (x, y), (x + int(rng.integers(w // 12, w // 2)), y + int(rng.integers(h // 12, h // 2))), tuple(rng.uniform(20, 230, 3)), -1
         )
-    out = cv2.GaussianBlur(out, (0, 0), float(rng.uniform(2, 9)) * w / 320)
+    out = np.asarray(cv2.GaussianBlur(out, (0, 0), float(rng.uniform(2, 9)) * w / 320), np.uint8)
     for actor in actors:
         colour = tuple(float(c) for c in rng.uniform(20, 200, 3))
         x, y, r = int(actor.x), int(actor.y), actor.half

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def write_mp4(
             "g": "150",
             "x264-params": "sliced-threads=0",
         }
-        blocks = None
+        blocks: Iterator[Any] | None = None
         if sound is not None:
             audio: Any = container.add_stream("aac", rate=sound_rate_hz)
             audio.layout = "stereo" if stereo else "mono"
@@ -67,7 +67,8 @@ def write_mp4(
                     break
                 ahead_s = block.pts / sound_rate_hz
                 container.mux(audio.encode(block))
-            frame = av.VideoFrame.from_ndarray(cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420), format="yuv420p")
+            yuv: Any = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV_I420)
+            frame = av.VideoFrame.from_ndarray(yuv, format="yuv420p")
             frame.pts, frame.time_base = stamp, TIME_BASE
             container.mux(video.encode(frame))
         for block in blocks or ():
@@ -77,7 +78,7 @@ def write_mp4(
             container.mux(audio.encode(None))
 
 
-def _blocks(sound: NDArray[np.float32], rate_hz: int, stereo: bool, late_s: float) -> Iterable[Any]:
+def _blocks(sound: NDArray[np.float32], rate_hz: int, stereo: bool, late_s: float) -> Iterator[Any]:
     import av
     import soxr
 

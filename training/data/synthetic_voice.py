@@ -104,7 +104,7 @@ def speak(voice: Voice, arousal: Track, timbre: Track, talking: NDArray[np.bool_
     formants = _smooth(targets, 7) * voice.tract * (1 + 0.05 * timbre)[:, None]
     return Speech(
         f0_hz=(voice.f0_hz * 2 ** (semitones / 12)).astype(np.float32),
-        level=_smooth(level, 3) * 10 ** (6.5 * arousal / 20),
+        level=_smooth(level, 3) * (10 ** (6.5 * arousal / 20)).astype(np.float32),
         formants=np.concatenate([formants, np.full((n, 1), 3600 * voice.tract, np.float32)], axis=1).astype(np.float32),
         tilt_db=(voice.tilt_db + 3.2 * arousal).astype(np.float32),
         breath=_smooth(level, 5) * 10 ** ((voice.breath_db - 4.5 * timbre) / 20).astype(np.float32),
@@ -114,18 +114,19 @@ def speak(voice: Voice, arousal: Track, timbre: Track, talking: NDArray[np.bool_
 
 
 def render(speech: Speech, rng: np.random.Generator) -> NDArray[np.float32]:
-    """The sound of a Speech, float32 [(n - 1) * 160], loudest syllables of a calm voice near 0.2."""
+    """The sound of a Speech, float32 [(n - 1) * 160], about -26 dB below full scale on average."""
     n = len(speech.level) - 1
     ramp = (np.arange(HOP, dtype=np.float32) / HOP)[None]
 
     def to_audio(track: NDArray[np.floating]) -> NDArray[np.float32]:
         track = track.astype(np.float32)
-        return (track[:-1, None] + (track[1:] - track[:-1])[:, None] * ramp).reshape(-1)
+        audio: NDArray[np.float32] = np.asarray((track[:-1, None] + (track[1:] - track[:-1])[:, None] * ramp).reshape(-1), np.float32)
+        return audio
 
     jitter = 1 + 0.006 * _smooth(rng.standard_normal(n + 1).astype(np.float32), 3)
     turns = np.cumsum(to_audio(speech.f0_hz * jitter).astype(np.float64) / SAMPLE_RATE_HZ)
     phase = (2 * np.pi * (turns % 1.0)).astype(np.float32)
-    out = np.zeros(n * HOP, np.float32)
+    out: NDArray[np.float32] = np.zeros(n * HOP, np.float32)
     voiced = speech.level > 1e-4
     for h in range(1, int(7400 / max(60.0, float(speech.f0_hz.min()))) + 1):
         f = h * speech.f0_hz
@@ -133,7 +134,8 @@ def render(speech: Speech, rng: np.random.Generator) -> NDArray[np.float32]:
         if gain.max() > 1e-5:
             out += to_audio(gain) * np.sin(h * phase)
     noise = rng.standard_normal(len(out)).astype(np.float32)
-    return 0.05 * (out + _shape_noise(noise, speech))
+    out += _shape_noise(noise, speech)
+    return np.asarray(0.05 * out, np.float32)
 
 
 def _response(f: NDArray[np.floating], formants: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -192,7 +194,7 @@ def record(sound: NDArray[np.float32], room: Room, noise: Track, mute: Track, rn
     echo *= room.wet / np.sqrt(np.sum(echo**2))
     echo[0] += 1
     size = 1 << (n + len(echo)).bit_length()
-    out = np.fft.irfft(np.fft.rfft(sound, size) * np.fft.rfft(echo, size), size)[:n].astype(np.float32)
+    out: NDArray[np.floating] = np.fft.irfft(np.fft.rfft(sound, size) * np.fft.rfft(echo, size), size)[:n].astype(np.float32)
     t = np.arange(n) / SAMPLE_RATE_HZ
     white = rng.standard_normal(n).astype(np.float32)
     soft = white.copy()
@@ -204,11 +206,13 @@ def record(sound: NDArray[np.float32], room: Room, noise: Track, mute: Track, rn
         babble = soft * (1 + 0.5 * np.sin(2 * np.pi * 3.1 * t + rng.uniform(0, 6)))
         out = out + (loud * 0.13 * babble).astype(np.float32)
     out = out * (1 - np.interp(at, np.arange(len(mute)), mute))
-    return np.clip(out, -0.99, 0.99).astype(np.float32)
+    recorded: NDArray[np.float32] = np.clip(out, -0.99, 0.99).astype(np.float32)
+    return recorded
 
 
 def _smooth(track: NDArray[np.floating], width: int) -> NDArray[np.float32]:
     """Moving average along the first axis, edges repeated."""
     pad = [(width // 2, width - 1 - width // 2)] + [(0, 0)] * (track.ndim - 1)
     total = np.cumsum(np.concatenate([np.zeros((1, *track.shape[1:])), np.pad(track, pad, mode="edge").astype(np.float64)]), axis=0)
-    return ((total[width:] - total[:-width]) / width).astype(np.float32)
+    smoothed: NDArray[np.float32] = ((total[width:] - total[:-width]) / width).astype(np.float32)
+    return smoothed
