@@ -11,38 +11,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
-import platform
 import sys
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+from sage_edge.runtime.machine import machine, versions
+
 BENCHMARKS = {"crop": "face crop: libsage, the cv2 chain, memcpy"}
-PACKAGES = ("sage-edge", "numpy", "opencv-python-headless", "onnxruntime", "torch")
-
-
-def machine() -> dict[str, Any]:
-    """What a number needs to be read by: processor, cores it may use, system."""
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
-    except OSError:
-        pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": model, "cores": cores, "arch": platform.machine(), "system": f"{platform.system()} {platform.release()}"}
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that can matter, as installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _table(variants: dict[str, Any], depth: int = 0) -> list[str]:
