@@ -78,7 +78,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         ("clock", f"{facts['rate_hz']} ticks/s, window {facts['window']}, hop {facts['hop']}, sound {facts['sample_rate_hz']} Hz"),
         (
             "face",
-            f"inner {face['input_size']} of {face['crop_size']} px, margin {face['margin']:g}, {face['colour']}, {face['max_age_ms']:g} ms old at most",
+            f"inner {face['input_size']} of {face['crop_size']} px, margin {face['margin']:g}, {face['colour']}, up to {face['max_age_ms']:g} ms old",
         ),
         ("output", f"{', '.join(facts['output']['names'])} in {facts['output']['range']}"),
     ]
