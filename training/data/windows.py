@@ -40,7 +40,9 @@ def window_at(trial: Trial, newest: int, length: int = WINDOW) -> Window:
     """The window of ticks newest - length + 1 .. newest, which may reach beyond the clip on either side."""
     first = newest - length + 1
     low, high = max(first, 0), min(newest + 1, trial.n_ticks)
-    inside = slice(low - first, max(high, low) - first)
+    inside = slice(low - first, high - first)
+    if low >= high:
+        low, high, inside = 0, 0, slice(0, 0)
     tick_frame = np.full(length, -1, np.int32)
     tick_face = np.full(length, -1, np.int32)
     tick_frame[inside] = trial.tick_frame[low:high]
