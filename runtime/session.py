@@ -249,8 +249,8 @@ class Session:
             frame = self._frame
             face = None
             if frame is not None and tick_time_ns(self._next_tick, self.rate_hz) - frame.ns <= self._max_age_ns:
-                if not frame.encoded:
-                    self._encode(frame)
+                if frame.pixels is not None:
+                    self._encode(frame, frame.pixels)
                 face = frame.face
             if face is None:
                 self._features.skip()
@@ -260,12 +260,10 @@ class Session:
                 self._faces.append(face)
             self._next_tick += 1
 
-    def _encode(self, frame: _Frame) -> None:
+    def _encode(self, frame: _Frame, pixels: NDArray[np.uint8]) -> None:
         """Find, crop and encode: the row is in the visual engine's output until the next frame's."""
         graphs = self._open()
-        pixels, frame.pixels, frame.encoded = frame.pixels, None, True
-        if pixels is None:
-            return
+        frame.pixels = None
         face = frame.pushed
         start = perf_counter_ns()
         if face is None:
@@ -354,13 +352,12 @@ class Session:
 
 
 class _Frame:
-    """The newest frame, until a newer one replaces it."""
+    """The newest frame, until a newer one replaces it. `pixels` until it is encoded, None for 'no face'; then `face`, if it has one."""
 
-    __slots__ = ("encoded", "face", "format", "ns", "pixels", "pushed", "t_ns")
+    __slots__ = ("face", "format", "ns", "pixels", "pushed", "t_ns")
 
     def __init__(self, ns: int, t_ns: int, pixels: NDArray[np.uint8] | None, format: str, pushed: Face | None) -> None:
         self.ns, self.t_ns, self.pixels, self.format, self.pushed = ns, t_ns, pixels, format, pushed
-        self.encoded = False
         self.face: tuple[Face, int] | None = None
 
 

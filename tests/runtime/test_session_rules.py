@@ -256,6 +256,27 @@ def test_gap_in_the_sound(make: Make) -> None:
     assert np.array_equal(samples[start + ticks.first_sample(23) :], NOISE[ticks.first_sample(23) : 16_000])
 
 
+def test_sound_that_ended_leaves_nothing_behind(make: Make) -> None:
+    session = make(t0_ns=0, hop=300)
+    session.push_audio(NOISE[:160_000], 0)
+    session.advance(TICK(600))
+    before, after = session.poll()
+    assert before.audio.warm
+    assert before.audio.rms_dbfs > -30
+    assert after.audio.rms_dbfs == -120
+    assert session._graphs is not None
+    assert not session._graphs.fusion.inputs["audio"].any()
+
+
+def test_sound_far_ahead_of_the_video(make: Make) -> None:
+    clip = make_clip(13)
+    frames, sound = events(clip, 3000)
+    expected = run(make(t0_ns=0), by_time(frames, sound))
+    early = [(kind, t_ns - 800 * MS, (t_ns, data)) for kind, t_ns, data in sound]
+    order = sorted([("face", t_ns, (t_ns, data)) for _, t_ns, data in frames] + early, key=lambda event: event[1])
+    assert run(make(t0_ns=0), [(kind, *rest) for kind, _, rest in order]) == expected
+
+
 def test_gap_longer_than_the_window(make: Make) -> None:
     session = make(t0_ns=0)
     session.push_audio(NOISE[:16_000], 0)
@@ -363,7 +384,23 @@ def test_pixels_are_copied_unless_the_caller_keeps_them(make: Make) -> None:
     assert outcomes[1] != outcomes[0]
 
 
-def test_trail_is_clipped_and_json_is_strict(make: Make) -> None:
+def test_estimates_stay_in_range(make: Make) -> None:
+    session = make(t0_ns=0)
+    assert session._graphs is not None
+    fusion = session._graphs.fusion
+    plain = fusion.run
+
+    def beyond() -> None:
+        plain()
+        fusion.outputs["estimates"][...] = (1.0039, -1.0039)
+
+    fusion.run = beyond  # type: ignore[method-assign]
+    session.push_face(FACE, 0)
+    (estimate,) = finish(session)
+    assert (estimate.valence, estimate.arousal, estimate.trail) == (1, -1, ((0, 1, -1),))
+
+
+def test_json_is_strict(make: Make) -> None:
     estimates = run(make(t0_ns=0), by_time(*events(make_clip(1))))
     line = json.loads(estimates[0].to_json(), parse_constant=pytest.fail)
     assert list(line) == ["v", "t_ns", "age_ms", "valence", "arousal", "reliability", "face", "audio", "drops", "trail"]
