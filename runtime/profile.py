@@ -195,7 +195,7 @@ def _feed(runs: dict[str, _Run], media: Path, seconds: float, progress: bool) ->
     """Give every run the same events in turns; returns the seconds of media after the warm-up."""
     session = next(iter(runs.values())).session
     block_ns = session.hop * NS_PER_S // session.rate_hz
-    warm_ns, end_ns = int(WARM_UP_S * NS_PER_S), int((WARM_UP_S + seconds) * NS_PER_S)
+    warm_ns, measure_ns = int(WARM_UP_S * NS_PER_S), int(seconds * NS_PER_S)
     block: list[tuple[Event, int]] = []
     warm_at: int | None = None
     turns = itertools.cycle(range(len(runs)))
@@ -216,7 +216,7 @@ def _feed(runs: dict[str, _Run], media: Path, seconds: float, progress: bool) ->
                 if shown is not None and now // NS_PER_S > done_s:
                     shown.step(now // NS_PER_S - done_s)
                     done_s = now // NS_PER_S
-                if warm_at is not None and now >= end_ns:
+                if warm_at is not None and now - warm_at >= measure_ns:
                     return (now - warm_at) / NS_PER_S
             block.append((event, got_ns))
     raise SourceError(f"{media} gave no more frames after {now / NS_PER_S:.1f} s; give a video with some length")
