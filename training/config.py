@@ -62,6 +62,8 @@ class TrainConfig:
     """Chance that a window loses one whole modality ..."""
     drop_stretch: float = 0.3
     """... and that it loses one modality for a stretch."""
+    drop_features: float = 0.2
+    """Chance that a window loses a feature of an encoder (the encoders know the training people too well)."""
 
     def check(self, preset: Preset) -> None:
         """Raises UsageError for values that make no sense."""
@@ -80,7 +82,7 @@ class TrainConfig:
         for key in ("visual_epochs", "audio_epochs", "fusion_epochs", "weight_decay", "mse", "visual_light", "fusion_restarts"):
             if getattr(self, key) < 0:
                 raise UsageError(f"{key}={getattr(self, key)} must not be negative")
-        for key in ("drop_window", "drop_stretch", "fusion_newest", "warmup"):
+        for key in ("drop_window", "drop_stretch", "drop_features", "fusion_newest", "warmup"):
             if not 0.0 <= getattr(self, key) <= 1.0:
                 raise UsageError(f"{key}={getattr(self, key)} must be within 0 and 1")
         if self.reduction not in ("batch", "sequence"):

@@ -133,8 +133,9 @@ class FusionStage:
         for v, a in zip(visual_mask, audio_mask, strict=True):
             drop(v, a, c, rng)
         labels, valid = torch.from_numpy(cache.labels[picked]), torch.from_numpy(cache.valid[picked])
-        visual = torch.stack([cache.visual(i) for i in picked])
-        output = self.model.fusion(visual, cache.audio[picked], torch.from_numpy(visual_mask), torch.from_numpy(audio_mask))
+        visual = nn.functional.dropout1d(torch.stack([cache.visual(i) for i in picked]).transpose(1, 2), c.drop_features, True).transpose(1, 2)
+        audio = nn.functional.dropout1d(cache.audio[picked].transpose(1, 2), c.drop_features, True).transpose(1, 2)
+        output = self.model.fusion(visual, audio, torch.from_numpy(visual_mask), torch.from_numpy(audio_mask))
         loss = affect_loss(output.estimates, labels, valid, c.reduction, c.mse)
         if c.fusion_newest > 0:
             newest = slice(-c.fusion_newest_ticks, None)

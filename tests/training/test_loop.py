@@ -1,0 +1,217 @@
+"""Training: it learns a toy problem, repeats itself, and goes on after a kill as if nothing had happened."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest_toy import QUICK, TINY_SETTINGS, write_store
+from safetensors.torch import load_file
+
+from sage_edge.runtime.errors import CheckpointError, DataError, UsageError
+from sage_edge.training import checkpoint, presets, train
+from sage_edge.training.data.store import Store
+from sage_edge.training.run import Run
+from sage_edge.training.settings import replace
+from sage_edge.training.stages import fusion, learning_rate
+from sage_edge.training.stages.audio import AudioStage
+from sage_edge.training.stages.visual import VisualStage, labelled_faces
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nobody catches it, no clean-up of ours may matter."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, toy_path) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("run") / "ckpt"
+    return out, train(Store.open(toy_path), presets.get("tiny", TINY_SETTINGS), out, QUICK)
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_leaves_one_whole_checkpoint(undisturbed, toy):
+    out, meta = undisturbed
+    assert [file.name for file in out.parent.iterdir()] == ["ckpt"]
+    assert sorted(file.name for file in out.iterdir()) == ["checkpoint.json", "metrics.jsonl", "model.safetensors", "tensorboard"]
+    records = lines(out / "metrics.jsonl")
+    assert [(record["stage"], record["epoch"]) for record in records] == [
+        (s, e) for s, n in (("visual", 2), ("audio", 2), ("fusion", 3)) for e in range(n)
+    ]
+    assert all(np.isfinite(record["loss"]) for record in records)
+    assert meta["trained_on"] == {**toy.meta, "digest": toy.digest}
+    best = max(records[-3:], key=lambda record: record["val_mean"])
+    assert meta["epoch"] == best["epoch"] + 1
+    assert meta["metrics"]["val_mean"] == best["val_mean"]
+    model, again = checkpoint.load(out, "tiny")
+    assert again == meta
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(undisturbed, toy, toy_preset, quick, tmp_path):
+    before = torch.random.get_rng_state()
+    train(toy, toy_preset, tmp_path / "again", quick)
+    assert torch.equal(before, torch.random.get_rng_state()), "training moved the caller's random state"
+    first, again = (load_file(path / "model.safetensors") for path in (undisturbed[0], tmp_path / "again"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    train(toy, toy_preset, tmp_path / "other", replace(quick, {"seed": 1}))
+    other = load_file(tmp_path / "other" / "model.safetensors")
+    assert not torch.equal(first["fusion.out.weight"], other["fusion.out.weight"])
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5, 7], ids=["in-visual", "visual-done", "in-audio", "in-fusion", "all-done"])
+def test_a_killed_run_resumes_to_the_same_weights(undisturbed, toy, toy_preset, quick, tmp_path, monkeypatch, epochs):
+    out = tmp_path / "ckpt"
+    save, count = Run.save, []
+
+    def save_and_die(self, state):
+        save(self, state)
+        count.append(1)
+        if len(count) == epochs:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", save_and_die)
+        with pytest.raises(Killed):
+            train(toy, toy_preset, out, quick)
+    assert not out.exists()
+    # what a kill in the middle of the next epoch would leave
+    with open(tmp_path / "ckpt.run" / "metrics.jsonl", "a") as file:
+        file.write('{"stage": "half-way')
+    meta = train(toy, toy_preset, out, quick, resume=True)
+    first, again = (load_file(path / "model.safetensors") for path in (undisturbed[0], out))
+    different = [name for name in first if not torch.equal(first[name], again[name])]
+    assert not different
+    assert meta["epoch"] == undisturbed[1]["epoch"]
+    untimed = [[{**record, "seconds": 0} for record in lines(path / "metrics.jsonl")] for path in (undisturbed[0], out)]
+    assert untimed[0] == untimed[1]
+    assert [file.name for file in tmp_path.iterdir()] == ["ckpt"]
+
+
+def test_an_interruption_before_the_first_epoch_leaves_nothing(toy, toy_preset, quick, tmp_path, monkeypatch):
+    def interrupted(self, *args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VisualStage, "epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(toy, toy_preset, tmp_path / "ckpt", quick)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_in_the_way_or_does_not_fit_is_refused(undisturbed, toy, toy_preset, quick, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="exists already"):
+        train(toy, toy_preset, undisturbed[0], quick)
+    with pytest.raises(UsageError, match="holds no unfinished run"):
+        train(toy, toy_preset, tmp_path / "ckpt", quick, resume=True)
+
+    def interrupted(self, *args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AudioStage, "epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(toy, toy_preset, tmp_path / "ckpt", quick)
+    with pytest.raises(UsageError, match="unfinished run; continue it with --resume"):
+        train(toy, toy_preset, tmp_path / "ckpt", quick)
+    with pytest.raises(CheckpointError, match="another corpus, preset or settings"):
+        train(toy, toy_preset, tmp_path / "ckpt", replace(quick, {"mse": 0.2}), resume=True)
+    (tmp_path / "ckpt.run" / "state.pt").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
+        train(toy, toy_preset, tmp_path / "ckpt", quick, resume=True)
+    native = write_store(tmp_path / "native", rate="native")
+    with pytest.raises(UsageError, match="prepared at rate native"):
+        train(Store.open(native), toy_preset, tmp_path / "other", quick)
+    only_val = write_store(tmp_path / "only-val", splits=("val",))
+    with pytest.raises(DataError, match="no 'train' trials"):
+        train(Store.open(only_val), toy_preset, tmp_path / "other", quick)
+    assert not (tmp_path / "other.run").exists()
+
+
+def test_without_a_validation_split_the_last_epoch_is_kept(toy_preset, quick, tmp_path):
+    store = Store.open(write_store(tmp_path / "store", splits=("train", "train")))
+    meta = train(store, toy_preset, tmp_path / "ckpt", quick)
+    assert meta["epoch"] == quick.fusion_epochs
+    assert "val_mean" not in meta["metrics"]
+
+
+def test_training_learns_the_toy_problem(toy, tmp_path):
+    """Faces say valence, loudness says arousal; trials 3 and 4 are nobody that was trained on."""
+    from sage_edge.training.evaluation import full_report
+
+    preset = presets.get("tiny", {**TINY_SETTINGS, "resnet_width": 8, "wavlm_dim": 32, "wavlm_ff": 64, "wavlm_conv_dims": (16,) * 7})
+    config = replace(
+        QUICK,
+        {
+            "visual_epochs": 6,
+            "visual_faces": 256,
+            "audio_epochs": 8,
+            "audio_windows": 64,
+            "audio_batch": 8,
+            "fusion_epochs": 8,
+            "fusion_windows": 64,
+            "visual_light": 0.02,
+        },
+    )
+    train(toy, preset, tmp_path / "ckpt", config)
+    report = full_report(checkpoint.load(tmp_path / "ckpt")[0], toy)
+    assert report["overlap"]["mean"] > 0.6
+    assert report["live"]["mean"] > 0.5
+    assert report["without"]["visual"]["valence"] < report["overlap"]["valence"] - 0.2
+    assert report["without"]["audio"]["arousal"] < report["overlap"]["arousal"] - 0.2
+
+
+def test_every_labelled_face_is_used_and_no_other(toy):
+    trials = toy.trials("train")
+    rows = labelled_faces(trials)
+    for i, trial in enumerate(trials):
+        own = rows[rows[:, 0] == i]
+        wanted = [frame for frame in range(len(trial.frame_t_ns)) if trial.labels_valid[frame] and trial.frame_face[frame] >= 0]
+        assert own[:, 2].tolist() == wanted
+        assert (trial.frame_face[own[:, 2]] == own[:, 1]).all()
+
+
+def test_training_windows_begin_before_the_clip_and_in_the_middle(toy):
+    trials = toy.trials("train")
+    ends = fusion.training_ends(trials, 40, 20, 0.5, np.random.default_rng(0))
+    assert all(0 <= newest < trials[i].n_ticks for i, newest, _ in ends)
+    assert any(newest < 39 for _, newest, _ in ends)
+    cuts = [prefix for *_, prefix in ends if prefix]
+    assert len(cuts) == pytest.approx(len(ends) / 3, abs=3)
+    assert all(0 < prefix < 40 for prefix in cuts)
+
+
+def test_a_cut_window_is_that_of_a_session_which_began_there(toy):
+    from sage_edge.training.data.windows import window_at
+
+    trial = toy.trials("train")[0]
+    window = fusion.cut(window_at(trial, 80, 40), 13, 16_000 / 30)
+    whole = window_at(trial, 80, 40)
+    first = round(13 * 16_000 / 30)
+    assert not window.samples[:first].any()
+    assert np.array_equal(window.samples[first:], whole.samples[first:])
+    for name in ("visual_mask", "audio_mask", "labels_valid"):
+        assert not getattr(window, name)[:13].any()
+        assert np.array_equal(getattr(window, name)[13:], getattr(whole, name)[13:])
+    assert (window.tick_face[:13] == -1).all()
+
+
+def test_modality_dropout_never_takes_both(quick):
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(300):
+        visual, audio = np.ones(40, np.float32), np.ones(40, np.float32)
+        fusion.drop(visual, audio, quick, rng)
+        assert ((visual + audio) > 0).all()
+        seen.add((visual.any(), audio.any(), visual.all(), audio.all()))
+    assert {(False, True, False, True), (True, False, True, False), (True, True, False, True), (True, True, True, False), (True,) * 4} <= seen
+
+
+def test_the_learning_rate_rises_then_falls():
+    rates = [learning_rate(1.0, step, 100, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == rates[9] == 1.0
+    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert 0.01 <= rates[-1] < 0.02
