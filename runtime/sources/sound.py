@@ -28,6 +28,8 @@ JUMP_S = Fraction(15, 1000)
 less is jitter of the container."""
 
 _WEIGHTS = {"FL": 0.7071, "FR": 0.7071, "FC": 1.0, "LFE": 0.0, "LFE2": 0.0, "BL": 0.5, "BR": 0.5, "SL": 0.5, "SR": 0.5, "BC": 0.5}
+_UNSAID = {6: ("FL", "FR", "FC", "LFE", "BL", "BR"), 8: ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR")}
+"""Where the channels stand when a file does not say: the order of WAV."""
 
 
 class StreamResampler:
@@ -143,6 +145,8 @@ def mono(frame: Any) -> NDArray[np.float32]:
         array = array.astype(np.float32) / float(2 ** (8 * array.dtype.itemsize - 1))
     if len(array) == 1:
         return np.ascontiguousarray(array[0], np.float32)
+    if not any(name in _WEIGHTS for name in names):
+        names = list(_UNSAID.get(len(names), names))
     weights = np.array([_WEIGHTS.get(name, 1.0) for name in names], np.float32)
     mixed: NDArray[np.float32] = (weights / weights.sum()) @ array.astype(np.float32)
     return mixed

@@ -114,3 +114,28 @@ def flash_and_click(at_s: float, seconds: float, sound_rate: int) -> tuple[Pictu
 def even_stamps(rate: Fraction | int, count: int, start_s: Fraction | float = 0) -> list[Fraction]:
     """`count` stamps at `rate` frames a second, exact."""
     return [Fraction(start_s) + Fraction(i) / Fraction(rate) for i in range(count)]
+
+
+def loop_video(source: Path, path: Path, seconds: float) -> Path:
+    """Repeat the packets of `source` until `path` is `seconds` long; nothing is decoded. Where the ends meet, some hundredths of a second may be missing."""
+    with av.open(str(source)) as media:
+        streams = [media.streams.video[0], *media.streams.audio[:1]]
+        packets = [
+            (packet.stream.index, packet.pts, packet.dts, packet.duration, packet.is_keyframe, packet.time_base, bytes(packet))
+            for packet in media.demux(*streams)
+            if packet.dts is not None
+        ]
+        end_s = max((pts + duration) * base for _, pts, _, duration, _, base, _ in packets)
+        period_s = Fraction(end_s - min(dts * base for _, _, dts, _, _, base, _ in packets))
+        with av.open(str(path), "w") as out:
+            copies = {stream.index: out.add_stream_from_template(stream) for stream in streams}
+            turn = 0
+            while turn * period_s < seconds:
+                for index, pts, dts, duration, key, base, data in packets:
+                    packet = av.Packet(data)
+                    shift = round(turn * period_s / base)
+                    packet.pts, packet.dts, packet.duration, packet.time_base = pts + shift, dts + shift, duration, base
+                    packet.is_keyframe, packet.stream = key, copies[index]
+                    out.mux(packet)
+                turn += 1
+    return path
