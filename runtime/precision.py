@@ -16,6 +16,7 @@ import statistics
 import time
 from pathlib import Path
 
+from . import machine
 from .bundle import Bundle
 from .engines import check_backend, default_threads
 from .errors import UsageError
@@ -81,7 +82,7 @@ def _fastest(bundle: Bundle, precisions: list[str], backend: str, threads: int |
         "backend": backend,
         "version": importlib.metadata.version(backend),
         "threads": default_threads() if threads is None else threads,
-        "processor": [platform.machine(), _processor(), os.cpu_count()],
+        "processor": [platform.machine(), machine.processor(), machine.cores()],
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     file = cache_folder() / f"precision-{name}.json"
@@ -95,11 +96,3 @@ def _fastest(bundle: Bundle, precisions: list[str], backend: str, threads: int |
     with contextlib.suppress(OSError), atomic_file(file) as work:
         work.write_text(json.dumps({**key, "seconds_per_hop": seconds, "fastest": fastest}, indent=1) + "\n")
     return fastest
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.lower().startswith(("model name", "cpu part", "hardware")):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()

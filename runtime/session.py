@@ -59,6 +59,9 @@ class Session:
     `precision` is "fp32", "int8" or "auto" (the faster on this device, timed once); `hop` is in ticks, the bundle's when None; `t0_ns` is the
     epoch, the first stamp when None; `threads` is for the engines; `faces` finds faces in pushed frames, the built-in finder when None;
     `max_lag_ms` is how long a stream that stays behind the other is waited for. Raises UsageError, BundleError, EngineError.
+
+    Hops are computed inside the push that decides them; `poll` only hands them out. Estimates are finite and in range, always: samples that are
+    NaN or infinite become 0, and a graph that overflows is an EngineError from that push, which names the graph.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ class Timeline:
 
     def __init__(self, rate_hz: int, sample_rate_hz: int, lag_ns: int, t0_ns: int | None) -> None:
         self.rate_hz, self.sample_rate_hz, self.lag_ns = rate_hz, sample_rate_hz, lag_ns
-        self.epoch_ns = t0_ns
+        self.epoch_ns = None if t0_ns is None else _whole(t0_ns)
         self.video_ns = _NEVER
         """The newest frame."""
         self.advanced_ns = _NEVER
@@ -32,10 +32,7 @@ class Timeline:
     def relative(self, t_ns: int) -> int:
         """`t_ns` after the epoch; the first stamp ever becomes the epoch. Raises UsageError for what is no int and for a jump."""
         if type(t_ns) is not int:
-            try:
-                t_ns = operator.index(t_ns)
-            except TypeError:
-                raise UsageError(f"t_ns is {t_ns!r}, must be a whole number of nanoseconds: int(seconds * 1e9)") from None
+            t_ns = _whole(t_ns)
         if self.epoch_ns is None:
             self.epoch_ns = t_ns
         relative = t_ns - self.epoch_ns
@@ -73,3 +70,10 @@ class Timeline:
 
     def _audio_ns(self) -> int:
         return self.samples * NS_PER_S // self.sample_rate_hz if self.samples > _NEVER else _NEVER
+
+
+def _whole(t_ns: object) -> int:
+    try:
+        return operator.index(t_ns)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(f"a time is {t_ns!r}, must be a whole number of nanoseconds: int(seconds * 1e9)") from None

@@ -467,7 +467,17 @@ def test_jump_of_the_clock(make: Make) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"hop": 0}, {"hop": 301}, {"hop": 1.5}, {"hop": True}, {"max_lag_ms": -1}, {"backend": "tensor"}, {"threads": 0}, {"precision": "fp16"}],
+    [
+        {"hop": 0},
+        {"hop": 301},
+        {"hop": 1.5},
+        {"hop": True},
+        {"max_lag_ms": -1},
+        {"backend": "tensor"},
+        {"threads": 0},
+        {"precision": "fp16"},
+        {"t0_ns": 0.5},
+    ],
 )
 def test_wrong_options(bundle: Bundle, options: dict[str, object]) -> None:
     with pytest.raises(UsageError):
