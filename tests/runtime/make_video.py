@@ -117,7 +117,7 @@ def even_stamps(rate: Fraction | int, count: int, start_s: Fraction | float = 0)
 
 
 def loop_video(source: Path, path: Path, seconds: float) -> Path:
-    """Repeat the packets of `source` until `path` is `seconds` long; nothing is decoded. Where the ends meet, some hundredths of a second may be missing."""
+    """Repeat the packets of `source` until `path` is `seconds` long; nothing is decoded. Where the ends meet, some hundredths may be missing."""
     with av.open(str(source)) as media:
         streams = [media.streams.video[0], *media.streams.audio[:1]]
         packets = [
