@@ -102,7 +102,7 @@ def _chain(work: Path, out: Path, seed: int, corpus: dict[str, Any], training: d
         with steps.step("verify", "golden windows, CCC of INT8 against FP32"):
             checked = verify(bundle, store, max_drop)
         with steps.step("profile", "latency, stage by stage"):
-            profiled = profile(bundle)["int8"]
+            profiled = profile(bundle.path).to_dict()["precisions"]["int8-cpu"]
         with steps.step("run", "a validation video with sound through the live session"):
             trial = _sample(store, work / "corpus")
             shutil.copyfile(_media(work / "corpus", trial), work / "sample.mp4")

@@ -1,4 +1,4 @@
-"""Latency of every stage of a bundle on this device, and how much faster than real time the whole loop is.
+"""Latency of every stage of a bundle on this device, and the real-time factor of the whole loop: seconds of work per second of media.
 
 The loop is that of `run`: decode, find the face, crop, encode, and at every hop sound, fusion and one line of JSON. Without --video it is fed a
 drawn face and a voice. A warm-up comes first and is not counted. Two precisions take turns on the same frames.
@@ -61,12 +61,12 @@ def _table(result: dict[str, Any]) -> list[str]:
     ]
     for name, timing in result["precisions"].items():
         lines += ["", f"{name + ' (ms)':<16}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'times':>8}{'share':>8}"]
-        work_s = result["seconds"] / timing["real_time_factor"] if timing["real_time_factor"] else 0.0
+        work_s = result["seconds"] * timing["real_time_factor"]
         for stage, s in timing["latency_ms"].items():
             share = f"{s['total_s'] / work_s:.0%}" if work_s else "-"
             lines.append(f"  {stage:<14}{s['p50']:>9.3f}{s['p95']:>9.3f}{s['p99']:>9.3f}{s['max']:>9.3f}{s['count']:>8}{share:>8}")
         lines.append(
-            f"  {timing['real_time_factor']:.1f} times faster than real time; ready {timing['cold_start_ms']:.0f} ms after the start, "
+            f"  real-time factor {timing['real_time_factor']:.3f} (below 1 keeps up); ready {timing['cold_start_ms']:.0f} ms after the start, "
             f"{timing['load_ms']:.0f} of them for its graphs"
         )
     lines += ["", f"peak memory {result['peak_rss_mb']:.0f} MB" + (", all precisions loaded" if len(result["precisions"]) > 1 else "")]

@@ -197,7 +197,7 @@ def render(summary: dict[str, Any], trace: Trace) -> str:
             _tile(_number(ccc["overlap"]["fp32"]["mean"]), "CCC, FP32, overlap protocol"),
             _tile(_number(ccc["live"]["int8"]["mean"]), "CCC, INT8, live protocol"),
             _tile(f"{worst:+.4f}", "largest CCC lost by INT8, any dimension and protocol"),
-            _tile(f"{summary['real_time_factor']:.1f}x", "faster than real time, INT8, this machine"),
+            _tile(f"{summary['real_time_factor']:.3f}", "real-time factor, INT8, this machine: below 1 keeps up"),
             _tile(f"{latency['hop']['p95']:.1f} ms", "per estimate, p95 of a hop"),
             _tile(f"{weights['int8'] / weights['fp32']:.0%}", "of the FP32 weights' bytes"),
         ]

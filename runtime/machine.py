@@ -1,4 +1,4 @@
-"""The machine that a number was measured on: processor, cores, system, versions, memory. Numbers without it mean little."""
+"""The machine that a number was measured on: processor, cores, system, versions, memory of this process and its children."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import importlib.metadata
 import os
 import platform
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("sage-edge", "numpy", "onnxruntime", "opencv-python-headless", "av", "soxr")
+_PROC = Path("/proc")
+PACKAGES = ("sage-edge", "numpy", "onnxruntime", "opencv-python-headless", "av", "soxr", "torch", "onnx")
 
 
 def machine() -> dict[str, Any]:
@@ -55,3 +57,45 @@ def peak_rss_mb() -> float:
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
     return 0.0
+
+
+class PeakMemory:
+    """`with PeakMemory() as memory: ...; memory.peak_mb`: the most that this process and all its children held together, sampled twice a second.
+
+    Shared pages count once per process, so it errs high. Where there is no /proc, the peak of this process alone.
+    """
+
+    def __init__(self, every_s: float = 0.5) -> None:
+        self.peak_mb = 0.0
+        self._every_s, self._stop = every_s, threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="peak memory", daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.peak_mb = max(self.peak_mb, peak_rss_mb())
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._every_s):
+            self.peak_mb = max(self.peak_mb, _tree_rss_mb(os.getpid()))
+
+
+def _tree_rss_mb(root: int) -> float:
+    """RSS of `root` and its descendants, 0 where there is no /proc."""
+    parent: dict[int, int] = {}
+    pages: dict[int, int] = {}
+    for path in _PROC.glob("[0-9]*/stat"):
+        try:
+            text = path.read_text()
+        except OSError:
+            continue  # it ended meanwhile
+        fields = text[text.rindex(")") + 2 :].split()  # the name before it may hold spaces
+        parent[int(path.parent.name)], pages[int(path.parent.name)] = int(fields[1]), int(fields[21])
+    family = {root}
+    while more := {pid for pid, of in parent.items() if of in family} - family:
+        family |= more
+    return sum(pages.get(pid, 0) for pid in family) * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -3,7 +3,7 @@
     profile("demo.sage", ["fp32", "int8"], seconds=30).to_dict()
 
 Every precision gets the same events in blocks of one hop, in turns, so that none has the quieter minute. Its real-time factor is seconds of
-media per second of work (above 1 keeps up with a live source), decoding and emitting included. The first seconds warm up and are not counted.
+work per second of media (below 1 keeps up with a live source), decoding and emitting included. The first seconds warm up and are not counted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NAMES = {**STAGES, "hop": "hop"}
 
 @dataclass(frozen=True)
 class Timing:
-    """One precision: milliseconds per stage, media seconds per second of work, and what it took to be ready (ms)."""
+    """One precision: milliseconds per stage, seconds of work per second of media, and what it took to be ready (ms)."""
 
     latency_ms: dict[str, StageSummary]
     real_time_factor: float
@@ -79,7 +79,7 @@ class Profile:
             "precisions": {
                 name: {
                     "latency_ms": {stage: summary.to_dict() for stage, summary in timing.latency_ms.items()},
-                    "real_time_factor": round(timing.real_time_factor, 3),
+                    "real_time_factor": round(timing.real_time_factor, 4),
                     "cold_start_ms": round(self.import_ms + self.verify_ms + timing.load_ms, 1),
                     "load_ms": round(timing.load_ms, 1),
                     "estimates": timing.estimates,
@@ -188,7 +188,7 @@ class _Run:
         """What was measured since the last reset."""
         summary = self.session.stages.summary()
         stages = {shown: summary[name] for name, shown in NAMES.items() if name in summary}
-        return Timing(stages, media_s * 1e9 / max(self.busy_ns, 1), self.load_ms, self.estimates)
+        return Timing(stages, self.busy_ns / 1e9 / media_s, self.load_ms, self.estimates)
 
 
 def _feed(runs: dict[str, _Run], media: Path, seconds: float, progress: bool) -> float:
