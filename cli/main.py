@@ -13,8 +13,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from sage_edge.runtime.errors import SageError
+from sage_edge.runtime.errors import SageError, UsageError
 
 VERBS = {
     "synth": "make a corpus in Aff-Wild2's layout: people, voices, videos, labels",
@@ -49,27 +50,40 @@ def _usage() -> str:
     return f"usage: sage-edge VERB [options]\n\n{verbs}\n\nsage-edge VERB --help shows options and an example.\n"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything here does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; {self.prog} --help shows the options and an example")
+
+
 def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; never raises, returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage(), end="")
         return 0 if argv else 2
     verb = argv[0]
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
-        print(f"error: unknown verb {verb!r}; " + (f"did you mean {near[0]!r}?" if near else f"one of {', '.join(VERBS)}"), file=sys.stderr)
-        return 2
+        raise UsageError(f"unknown verb {verb!r}; " + (f"did you mean {near[0]!r}?" if near else f"one of {', '.join(VERBS)}"))
+    module = importlib.import_module(f"sage_edge.cli.{verb}")
+    parser = _Parser(prog=f"sage-edge {verb}", formatter_class=argparse.RawDescriptionHelpFormatter, description=module.__doc__)
+    module.configure(parser)
+    return int(module.run(parser.parse_args(argv[1:])))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code. Only a mistake of ours raises."""
+    argv = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        module = importlib.import_module(f"sage_edge.cli.{verb}")
-        parser = argparse.ArgumentParser(prog=f"sage-edge {verb}", formatter_class=argparse.RawDescriptionHelpFormatter, description=module.__doc__)
-        module.configure(parser)
-        return int(module.run(parser.parse_args(argv[1:])))
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone is no traceback
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
     except SageError as error:
@@ -79,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         extra = EXTRA_OF.get(error.name or "")
         if extra is None:
             raise
-        print(f"error: {verb} needs {error.name}, which is not installed: pip install 'sage-edge[{extra}]'", file=sys.stderr)
+        print(f"error: {argv[0]} needs {error.name}, which is not installed: pip install 'sage-edge[{extra}]'", file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

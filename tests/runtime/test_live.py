@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,20 +145,9 @@ def test_the_summary_names_every_stage(clips: dict[str, Path], bundle: Bundle) -
     assert counts["audio"] == counts["fusion"] == counts["emit"] == 6
     line = summary.line()
     assert "\n" not in line
-    for word in (
-        "90 frames",
-        "6 estimates",
-        "real-time factor",
-        "frames_stale 0",
-        "capture ",
-        "face ",
-        "crop ",
-        "visual ",
-        "audio ",
-        "fusion ",
-        "emit ",
-    ):
+    for word in ("90 frames", "6 estimates", "real-time factor", "frames_stale 0"):
         assert word in line
+    assert re.search(r"capture \S+, face \S+, crop \S+, visual \S+, audio \S+, fusion \S+, emit \S+", line)
     assert all(0 <= stage.p50 <= stage.p95 <= stage.p99 <= stage.max for stage in summary.stages.values())
 
 
