@@ -30,7 +30,7 @@ class Progress:
         if note is not None:
             self._note = note
         now_s = time.monotonic()
-        if now_s - self._shown_s >= self._every_s:
+        if now_s - self._shown_s >= self._every_s and self.done != self.total:  # the end is shown at exit
             self._shown_s = now_s
             self._show(now_s)
 

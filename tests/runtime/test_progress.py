@@ -20,6 +20,14 @@ def test_plain_lines_without_control_characters_when_not_a_terminal() -> None:
     assert stream.getvalue().endswith("ok\n")
 
 
+def test_the_last_count_is_shown_once() -> None:
+    stream = io.StringIO()
+    with Progress("encode", total=1, stream=stream) as progress:
+        progress._every_s = 0.0
+        progress.step()
+    assert len(stream.getvalue().splitlines()) == 1
+
+
 def test_a_terminal_is_redrawn_and_ends_with_a_newline() -> None:
     stream = Terminal()
     with Progress("encode", stream=stream) as progress:
