@@ -78,8 +78,7 @@ def _chain(work: Path, out: Path, seed: int, corpus: dict[str, Any], training: d
     from sage_edge.runtime.profile import profile
     from sage_edge.training import presets, train
     from sage_edge.training.config import TrainConfig, split_settings
-    from sage_edge.training.data.prepare import prepare
-    from sage_edge.training.data.store import Store
+    from sage_edge.training.data.store import Store, prepare
     from sage_edge.training.data.synthetic import synthesise
 
     from . import report
@@ -170,12 +169,12 @@ def _stretches(corpus: Path, trial: Trial) -> list[Stretch]:
 
 def _sample(store: Store, corpus: Path) -> Trial:
     """The validation video of one person in which most kinds of corruption occur."""
-    alone = [trial for trial in store.trials("val") if trial.name == trial.source] or store.trials("val")
+    alone = [trial for trial in store.trials("val") if trial.name == Path(trial.source).stem] or store.trials("val")
     return max(alone, key=lambda trial: (len({stretch.kind for stretch in _stretches(corpus, trial)}), trial.name))
 
 
 def _media(corpus: Path, trial: Trial) -> Path:
-    return next(path for path in sorted(corpus.glob("batch*/*")) if path.stem == trial.source)
+    return next(corpus.glob(f"batch*/{trial.source}"))
 
 
 class _Keep:
