@@ -39,7 +39,7 @@ from .synthetic_voice import Room, draw_room, draw_voice, record, render, speak
 from .workers import default_workers, one_opencv_thread, run_jobs
 
 CROP = 112
-TRAIN_PEOPLE, VAL_PEOPLE, SECONDS = 32, 10, 40.0
+TRAIN_PEOPLE, VAL_PEOPLE, SECONDS = 52, 12, 27.0
 _RATES = (
     Fraction(30),
     Fraction(30),
@@ -202,7 +202,7 @@ def _cue(latent: Track, rng: np.random.Generator, seconds: float) -> Track:
 
 def _cast(video: Video, seconds: float, rng: np.random.Generator) -> _Cast:
     t = control_times(seconds)
-    shared = wander(rng, seconds, rng.uniform(2.0, 4.5)) if len(video.people) == 2 else None
+    shared = wander(rng, seconds, rng.uniform(3.5, 7.0)) if len(video.people) == 2 else None
     turns = _turns(len(t), len(video.people), rng)
     found = draw_corruptions(rng, seconds)
     heard = [c for c in found if c.kind in AUDIO_KINDS]

@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 CANVAS = 192
 CENTRE = (96.0, 100.0)
 _FIXED = 4  # fractional bits of cv2's polygon corners
-_SKINS = ((176, 196, 235), (150, 180, 228), (128, 160, 212), (110, 140, 190), (84, 112, 165), (62, 84, 128), (48, 64, 100))
+_SKINS = ((176, 196, 235), (150, 180, 228), (128, 160, 212), (110, 140, 190), (84, 112, 165), (66, 88, 134), (54, 72, 112))
 _HAIRS = ((22, 22, 26), (28, 40, 62), (40, 66, 110), (70, 110, 165), (120, 165, 205), (150, 150, 155), (30, 45, 120))
 _IRISES = ((40, 60, 90), (60, 100, 70), (140, 110, 70), (30, 40, 55))
 
@@ -80,7 +80,7 @@ def draw_look(rng: np.random.Generator) -> Look:
         mouth_y=ry * rng.uniform(0.48, 0.56),
         mouth_w=rx * rng.uniform(0.33, 0.43),
         lip=rng.uniform(2.6, 5.2),
-        curve_bias=float(np.clip(rng.normal(0, 0.10), -0.25, 0.25)),
+        curve_bias=float(np.clip(rng.normal(0, 0.08), -0.2, 0.2)),
         hair_style=int(rng.integers(5)),
         beard=float(rng.choice([0.0, 0.0, 0.0, rng.uniform(0.25, 0.6)])),
         glasses=bool(rng.random() < 0.2),
@@ -103,12 +103,11 @@ class Expression:
 
 
 class Head:
-    """A person's head, drawn once; `show(expression)` gives the canvas, `alpha` (float32 [192, 192], 0..1) its outline."""
+    """A person's head, drawn once; `show(expression)` gives the canvas, `alpha` (uint8 [192, 192]) its outline."""
 
     def __init__(self, look: Look, rng: np.random.Generator) -> None:
         self.look = look
         self._base, self.alpha = _base(look, rng)
-        self.inverse = 1.0 - self.alpha
 
     def show(self, e: Expression) -> Pixels:
         """The head with this expression, uint8 BGR [192, 192, 3]."""
@@ -149,7 +148,7 @@ class Head:
         x, y = cx + side * look.eye_dx, cy + look.eye_dy + look.brow_dy - 4.5 * e.brow_raise
         inner, outer = x - side * look.brow_w * 1.05, x + side * look.brow_w
         # e.brow_inner > 0: calm and open; < 0: inner ends pulled down and together
-        drop = -3.6 * e.brow_inner + look.brow_tilt
+        drop = -4.2 * e.brow_inner + look.brow_tilt
         top = np.array([[inner + side * 1.2 * min(e.brow_inner, 0), y + drop], [x, y - 2.4 - 0.4 * drop], [outer, y + 1.5 - 0.3 * drop]])
         thick = np.array([[0, look.brow_thick], [0, look.brow_thick * 0.9], [0, 1.0]])
         _fill(img, np.concatenate([top, (top + thick)[::-1]]), look.hair * 0.55 + look.skin * 0.12)
@@ -169,7 +168,7 @@ class Head:
         half = look.mouth_w * (1 + 0.14 * curve - 0.10 * min(opening, 1.0))
         t = np.linspace(-1, 1, 13)
         arch = 1 - t * t
-        middle = cy + look.mouth_y + (0.45 - t * t) * curve * 7.0
+        middle = cy + look.mouth_y + (0.45 - t * t) * curve * 8.0
         gap = opening * 9.0 * arch
         x = cx + t * half
         upper = np.stack([x, middle - gap * 0.35 - look.lip * 0.75 * arch], 1)
@@ -184,7 +183,7 @@ class Head:
         _line(img, np.stack([x, middle], 1) if opening <= 0.06 else upper + np.array([0, look.lip * 0.6]), look.lips * 0.55, 1)
 
 
-def _base(look: Look, rng: np.random.Generator) -> tuple[Pixels, NDArray[np.float32]]:
+def _base(look: Look, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """The unmoving head and its outline."""
     cx, cy = CENTRE
     yy, xx = np.mgrid[0:CANVAS, 0:CANVAS].astype(np.float32)
@@ -232,7 +231,7 @@ def _base(look: Look, rng: np.random.Generator) -> tuple[Pixels, NDArray[np.floa
     alpha = np.maximum.reduce([inside, hair, ears, neck])
     alpha[:2], alpha[:, :2], alpha[:, -2:] = 0, 0, 0
     fade = np.clip((CANVAS - 2 - yy) / 12, 0, 1)
-    return out, np.asarray(cv2.GaussianBlur((alpha * fade).astype(np.float32), (0, 0), 0.8), np.float32)
+    return out, np.rint(255 * cv2.GaussianBlur((alpha * fade).astype(np.float32), (0, 0), 0.8)).astype(np.uint8)
 
 
 def _hair_mask(style: int, u: NDArray[np.float32], v: NDArray[np.float32], inside: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -270,7 +269,7 @@ def place(picture: Pixels, canvas: Pixels, head: Head, matrix: NDArray[np.float6
     local[:, 2] -= (x0, y0)
     size = (int(x1 - x0), int(y1 - y0))
     moved = cv2.warpAffine(canvas, local, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    weight = cv2.warpAffine(head.alpha, local, size, flags=cv2.INTER_LINEAR)
+    weight = np.multiply(cv2.warpAffine(head.alpha, local, size, flags=cv2.INTER_LINEAR), np.float32(1 / 255), dtype=np.float32)
     part = picture[y0:y1, x0:x1]
     part[:] = cv2.blendLinear(moved, np.ascontiguousarray(part), weight, 1.0 - weight)
 

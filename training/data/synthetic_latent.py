@@ -43,7 +43,7 @@ def wander(rng: np.random.Generator, seconds: float, tau_s: float) -> Track:
 
 def affect(rng: np.random.Generator, seconds: float, shared: Track | None = None, share: float = 0.0) -> Track:
     """One latent in (-1, 1) that spans its range within the video: about -0.9 to 0.9, its mean over the video drawn too."""
-    own = wander(rng, seconds, rng.uniform(2.0, 4.5))
+    own = wander(rng, seconds, rng.uniform(3.5, 7.0))
     if shared is not None:
         own = np.sqrt(1 - share**2) * own + share * shared
         own = (own - own.mean()) / own.std()
@@ -69,12 +69,12 @@ class Corruption:
 
 
 def draw_corruptions(rng: np.random.Generator, seconds: float) -> list[Corruption]:
-    """None in about one video of four; else one to three stretches of 2.5 to 5 s (less in short videos), never two at one time."""
+    """None in about one video of four; else one or two stretches (or three in 35 s and more), of up to a seventh of the video and 5 s each."""
     if seconds < 6 or rng.random() < 0.25:
         return []
-    longest = min(5.0, seconds / 6)
+    longest = min(5.0, seconds / 7)
     chosen: list[Corruption] = []
-    for kind in rng.permutation(VISUAL_KINDS + AUDIO_KINDS)[: int(rng.integers(1, 4))]:
+    for kind in rng.permutation(VISUAL_KINDS + AUDIO_KINDS)[: int(rng.integers(1, 3 if seconds < 35 else 4))]:
         length = float(rng.uniform(0.5, 1.0)) * longest
         for _ in range(20):
             start = float(rng.uniform(1.0, seconds - length - 0.5))

@@ -43,7 +43,7 @@ def perform(valence: Track, cue: Track, speech: Track, seconds: float, rng: np.r
         at += int(rng.integers(120, 600))
     lively = np.clip(1 + 0.7 * cue, 0.25, 2.2)
     return Performance(
-        curve=gain * valence + slow(0.10, 1.5) + slow(0.06, 0.3),
+        curve=gain * valence + slow(0.08, 1.5) + slow(0.05, 0.3),
         opening=np.clip(0.04 + 0.55 * speech + 0.14 * np.clip(cue, -0.3, 2) + slow(0.04, 0.5), 0, 1.1).astype(np.float32),
         brow_inner=0.75 * gain * valence + slow(0.20, 1.5),
         brow_raise=0.55 * cue + slow(0.2, 0.8),
@@ -70,6 +70,12 @@ class Actor:
     corruptions: list[Corruption]
 
 
+@dataclass(frozen=True)
+class _Body:
+    colour: tuple[float, ...]
+    width: float
+
+
 class Scene:
     """Frames of size (w, h) on demand, in order of time; `ovals` are the (x, y, half height) of the actors' faces in the last one."""
 
@@ -77,15 +83,18 @@ class Scene:
         self.size, self.actors, self.rng = size, actors, rng
         self.ovals: list[tuple[float, float, float]] = []
         self._heads = [Head(actor.look, rng) for actor in actors]
-        self._background = _background(size, actors, rng)
+        self._room = _room(size, rng)
+        self._bodies = [_Body(tuple(rng.uniform(20, 200, 3).tolist()), rng.uniform(1.4, 1.8)) for _ in actors]
+        self._background = self._with_bodies([0.0] * len(actors))
         self._tint = np.clip(rng.normal(1.0, 0.06, 3), 0.85, 1.15)
-        self._light = rng.uniform(0.72, 1.12) * (1 + 0.06 * wander(rng, seconds, 3.0))
+        self._light = rng.uniform(0.8, 1.15) * (1 + 0.06 * wander(rng, seconds, 3.0))
         self._noise = _noise_tiles(size, rng.uniform(1.5, 6.0), rng)
         self._props = [_prop(rng, actor) for actor in actors]
 
     def draw(self, t_s: float) -> Pixels:
         """The picture at `t_s`, uint8 BGR [h, w, 3]."""
-        picture = self._background.copy()
+        away = [self._away(actor, t_s) for actor in self.actors]
+        picture = self._with_bodies(away) if any(away) else self._background.copy()
         at = min(int(t_s * CONTROL_HZ), len(self._light) - 1)
         self.ovals = []
         dark = 0.0
@@ -95,12 +104,10 @@ class Scene:
                 Expression(float(p.curve[at]), float(p.opening[at]), float(p.brow_inner[at]), float(p.brow_raise[at]), float(p.lid[at]),
                            (float(p.gaze_x[at]), float(p.gaze_y[at])))
             )  # fmt: skip
-            away = float(level_of(actor.corruptions, "away", t_s))
             scale = actor.half / actor.look.ry
             yaw, pitch = float(p.yaw[at]), float(p.pitch[at])
-            x = actor.x + actor.half * (float(p.x[at]) + 0.25 * yaw)
+            x = actor.x + actor.half * (float(p.x[at]) + 0.25 * yaw) + away[i]
             y = actor.y + actor.half * (float(p.y[at]) + 0.25 * pitch)
-            x += away * (self.size[0] + 2 * actor.half - x) if actor.x > self.size[0] / 2 else -away * (x + 2 * actor.half)
             place(picture, canvas, head, head_matrix(x, y, scale, float(p.roll[at]), yaw, pitch))
             hidden = float(level_of(actor.corruptions, "occlusion", t_s))
             if hidden > 0:
@@ -114,11 +121,24 @@ class Scene:
         dy, dx = self.rng.integers(0, 32, 2)
         w, h = self.size
         picture = cv2.subtract(cv2.add(picture, positive[dy : dy + h, dx : dx + w]), negative[dy : dy + h, dx : dx + w])
-        return picture  # type: ignore[return-value]
+        return np.asarray(picture, np.uint8)
+
+    def _away(self, actor: Actor, t_s: float) -> float:
+        """How many pixels to the right an actor has gone, to the nearer side."""
+        level = float(level_of(actor.corruptions, "away", t_s))
+        return level * (self.size[0] - actor.x + 2 * actor.half) if actor.x > self.size[0] / 2 else -level * (actor.x + 2 * actor.half)
+
+    def _with_bodies(self, away: list[float]) -> Pixels:
+        """The room with everyone's shoulders."""
+        picture: Pixels = self._room.copy()
+        for actor, body, moved in zip(self.actors, self._bodies, away, strict=True):
+            centre = (int(actor.x + moved), int(actor.y + 2.35 * actor.half))
+            cv2.ellipse(picture, centre, (int(actor.half * body.width), int(actor.half * 1.25)), 0, 0, 360, body.colour, -1, cv2.LINE_AA)
+        return picture
 
 
-def _background(size: tuple[int, int], actors: list[Actor], rng: np.random.Generator) -> Pixels:
-    """A blurred room: a gradient, furniture, and each actor's shoulders."""
+def _room(size: tuple[int, int], rng: np.random.Generator) -> Pixels:
+    """A blurred room: a gradient and furniture."""
     w, h = size
     ramp = np.linspace(0, 1, h, dtype=np.float32)[:, None, None]
     img = np.clip(rng.uniform(50, 200, 3) * (1 - ramp) + rng.uniform(30, 160, 3) * ramp, 0, 255) * np.ones((1, w, 1), np.float32)
@@ -129,11 +149,7 @@ def _background(size: tuple[int, int], actors: list[Actor], rng: np.random.Gener
             out, (x, y), (x + int(rng.integers(w // 12, w // 2)), y + int(rng.integers(h // 12, h // 2))), tuple(rng.uniform(20, 230, 3)), -1
         )
     out = np.asarray(cv2.GaussianBlur(out, (0, 0), float(rng.uniform(2, 9)) * w / 320), np.uint8)
-    for actor in actors:
-        colour = tuple(float(c) for c in rng.uniform(20, 200, 3))
-        x, y, r = int(actor.x), int(actor.y), actor.half
-        cv2.ellipse(out, (x, int(y + 2.35 * r)), (int(r * rng.uniform(1.4, 1.8)), int(r * 1.25)), 0, 0, 360, colour, -1, cv2.LINE_AA)
-    return cv2.GaussianBlur(out, (3, 3), 0)  # type: ignore[return-value]
+    return out
 
 
 def _noise_tiles(size: tuple[int, int], deviation: float, rng: np.random.Generator) -> tuple[Pixels, Pixels]:

@@ -100,13 +100,13 @@ def speak(voice: Voice, arousal: Track, timbre: Track, talking: NDArray[np.bool_
         if place >= phrase:
             at += int(CONTROL_HZ * voice.pause_s * rng.uniform(0.6, 1.6) * (1.15 - 0.55 * a))
             phrase, place = int(rng.integers(4, 11)), 0
-    semitones = 4.2 * arousal + _smooth(pitch, 9)
+    semitones = 5.0 * arousal + _smooth(pitch, 9)
     formants = _smooth(targets, 7) * voice.tract * (1 + 0.05 * timbre)[:, None]
     return Speech(
         f0_hz=(voice.f0_hz * 2 ** (semitones / 12)).astype(np.float32),
         level=_smooth(level, 3) * (10 ** (6.5 * arousal / 20)).astype(np.float32),
         formants=np.concatenate([formants, np.full((n, 1), 3600 * voice.tract, np.float32)], axis=1).astype(np.float32),
-        tilt_db=(voice.tilt_db + 3.2 * arousal).astype(np.float32),
+        tilt_db=(voice.tilt_db + 3.8 * arousal).astype(np.float32),
         breath=_smooth(level, 5) * 10 ** ((voice.breath_db - 4.5 * timbre) / 20).astype(np.float32),
         hiss=_smooth(hiss, 3) * 10 ** ((-15 + 3 * arousal) / 20).astype(np.float32),
         opening=_smooth(opening, 7),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from sage_edge.training.data.store import Store, Trial, prepare
 from sage_edge.training.data.synthetic import synthesise
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from sage_edge.runtime.errors import DataError
 from sage_edge.training.data.affwild2 import crop_numbers, find_trials, media_name, read_labels
 
@@ -26,7 +27,7 @@ def test_labels_are_read_as_numbers(tmp_path: Path) -> None:
     labels, valid = read_labels(path)
     assert labels.dtype == np.float32
     assert valid.tolist() == [True, False, False, True, True, False]
-    np.testing.assert_allclose(labels[valid], [[0.5, -0.25], [-5.204e-18, 1], [-1, 1]])
+    np.testing.assert_allclose(labels[valid], np.array([[0.5, -0.25], [-5.204e-18, 1], [-1, 1]], np.float32))
     assert not labels[~valid].any()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+
 from sage_edge.runtime.errors import SourceError
 from sage_edge.training.data.media import read_audio, video_clock
 from sage_edge.training.data.synthetic_video import TIME_BASE, write_mp4

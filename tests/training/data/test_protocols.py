@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sage_edge.runtime.errors import DataError
 from sage_edge.runtime.metrics import affect_ccc
 from sage_edge.runtime.ticks import tick_time_ns

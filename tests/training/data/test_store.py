@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from sage_edge.cli.main import main
 from sage_edge.runtime.errors import DataError, SageError, UsageError
 from sage_edge.training.data import affwild2
@@ -100,7 +101,7 @@ def test_stored_faces_are_the_area_average_of_the_crops(corpus: Path, store: Sto
     trial = store.trials("val")[0]
     path = next(iter((corpus / "cropped_aligned" / trial.name).glob("*.jpg")))
     row = trial.frame_face[int(path.stem) - 1]
-    crop = cv2.imread(str(path))[..., ::-1].astype(np.float64)
+    crop = np.asarray(cv2.imread(str(path)), np.float64)[..., ::-1]
     weights = np.zeros((48, 112))
     for i in range(48):  # exact overlap of the 112/48 wide cell i with each pixel
         low, high = i * 112 / 48, (i + 1) * 112 / 48

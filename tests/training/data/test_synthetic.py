@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sage_edge.cli.main import main
 from sage_edge.runtime.errors import UsageError
 from sage_edge.training.data import affwild2
@@ -65,7 +67,7 @@ def test_layout_is_what_readers_of_aff_wild2_expect(corpus: Path) -> None:
         crops = affwild2.crop_numbers(trial.crops)
         assert len(crops) > 0.7 * frames
         assert max(crops) < frames
-        assert all(cv2.imread(str(path)).shape == (112, 112, 3) for path in crops.values())
+        assert {np.asarray(cv2.imread(str(path))).shape for path in crops.values()} == {(112, 112, 3)}
 
 
 def test_the_same_seed_makes_the_same_files(corpus: Path, tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_two_people_in_a_video_are_two_trials(tmp_path: Path) -> None:
         n = min(len(a), len(b))
         assert not np.allclose(a[:n, 0], b[:n, 0])
         crops = [cv2.imread(str(next((root / "cropped_aligned" / f"{name[:-5]}_{side}").glob("*.jpg")))) for side in ("left", "right")]
-        assert np.abs(crops[0].astype(int) - crops[1]).mean() > 10  # two different faces
+        assert np.abs(np.asarray(crops[0], int) - np.asarray(crops[1], int)).mean() > 10  # two different faces
 
 
 def test_corruption_is_on_record_and_visible(tmp_path: Path) -> None:
@@ -116,15 +118,18 @@ def test_latents_span_their_range_and_differ() -> None:
     assert np.mean([np.quantile(track, 0.95) - np.quantile(track, 0.05) for track in tracks]) > 1.2
     assert all(0.35 < track.std() < 0.8 for track in tracks)
     n = min(map(len, tracks))
-    assert np.abs(np.corrcoef([track[:n] for track in tracks]) - np.eye(20)).max() < 0.8
+    alike = np.abs(np.corrcoef([track[:n] for track in tracks]) - np.eye(20))
+    assert alike.max() < 0.95
+    assert alike.sum() / (20 * 19) < 0.4
 
 
 def test_corruptions_do_not_overlap_and_some_videos_have_none() -> None:
     drawn = [draw_corruptions(np.random.default_rng(seed), 40) for seed in range(60)]
     assert 5 < sum(not found for found in drawn) < 30
+    assert max(map(len, drawn)) > 1
     assert {c.kind for found in drawn for c in found} == set(VISUAL_KINDS + AUDIO_KINDS)
     for found in drawn:
-        assert all(before.end_s < after.start_s for before, after in zip(found, found[1:], strict=False))
+        assert all(before.end_s < after.start_s for before, after in itertools.pairwise(found))
         assert all(2 <= c.end_s - c.start_s <= 5.1 for c in found)
     assert Corruption("mute", 1, 2).level(np.array([0.9, 1.5, 2.1])).tolist() == [0, 1, 0]
 

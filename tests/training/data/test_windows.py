@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sage_edge.runtime.ticks import first_sample, tick_time_ns
 from sage_edge.training.data.store import Trial
 from sage_edge.training.data.windows import window_at, window_ends
@@ -47,8 +48,8 @@ def test_full_window_inside_the_clip(make_trial: MakeTrial) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    rate=st.sampled_from(RATES), frames=st.integers(1, 200), newest=st.integers(-40, 500), length=st.integers(1, 330), samples=st.integers(0, 120_000),
-    missing=st.sets(st.integers(0, 199), max_size=30), unlabelled=st.sets(st.integers(0, 199), max_size=30),
+    rate=st.sampled_from(RATES), frames=st.integers(1, 200), newest=st.integers(-40, 500), length=st.integers(1, 330),
+    samples=st.integers(0, 120_000),    missing=st.sets(st.integers(0, 199), max_size=30), unlabelled=st.sets(st.integers(0, 199), max_size=30),
 )  # fmt: skip
 def test_masks_say_what_is_there_and_the_rest_is_zero(
     make_trial: MakeTrial, rate: float, frames: int, newest: int, length: int, samples: int, missing: set[int], unlabelled: set[int]

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from sage_edge.runtime.errors import DataError, SageError
 from sage_edge.training.data.workers import run_jobs
 
