@@ -77,7 +77,7 @@ def test_the_manifest_says_what_was_compiled(bundle_path: Path, checkpoint_path:
 
 def test_verify_agrees_with_the_manifest(bundle_path: Path, store_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
-    result = verify(bundle, Store.open(store_path), max_drop=0.05, progress=False)
+    result = verify(bundle, Store.open(store_path), max_drop=0.25, progress=False)
     assert result.ok, result.failures
     assert result.videos == 2
     for protocol, rows in result.ccc.items():
