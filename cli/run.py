@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+
+from sage_edge.runtime.errors import UsageError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from sage_edge.runtime.sources.video import VideoFile
 
     sinks = open_sinks(args.out or ["jsonl:-"])
+    _spare(args.video, args.out or [])
     bundle = Bundle.open(args.bundle)
     with VideoFile(args.video) as video:
         _one_thread()
@@ -47,6 +51,14 @@ def run(args: argparse.Namespace) -> int:
             _say(f"warning: {note}")
     _say(summary.line())
     return 130 if summary.ended == "interrupted" else 0
+
+
+def _spare(video: str, specs: list[str]) -> None:
+    """Refuse an output that would overwrite the video."""
+    for spec in specs:
+        target = Path(spec.partition(":")[2])
+        if target.exists() and Path(video).exists() and target.samefile(video):
+            raise UsageError(f"{spec} would overwrite the video; name another file")
 
 
 def _one_thread() -> None:

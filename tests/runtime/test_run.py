@@ -126,6 +126,10 @@ def test_wrong_use_and_other_refusals(bundle_path: Path, clip: Path, tmp_path: P
     assert "precision" in refused(run(bundle_path, "--video", clip, "--precision", "int4"), 2)
     assert "backend" in refused(run(bundle_path, "--video", clip, "--backend", "abacus"), 2)
     assert list(tmp_path.iterdir()) == []
+    mine = tmp_path / "mine.mp4"
+    mine.write_bytes(clip.read_bytes())
+    assert "would overwrite the video" in refused(run(bundle_path, "--video", mine, "--out", f"jsonl:{tmp_path}/./mine.mp4"), 2)
+    assert mine.read_bytes() == clip.read_bytes()
 
 
 def test_ctrl_c_ends_with_the_summary_and_whole_lines(bundle_path: Path, clip: Path, tmp_path: Path) -> None:
