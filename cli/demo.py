@@ -101,7 +101,7 @@ def _chain(work: Path, out: Path, seed: int, corpus: dict[str, Any], training: d
         with steps.step("verify", "golden windows, CCC of INT8 against FP32"):
             checked = verify(bundle, store, max_drop)
         with steps.step("profile", "latency, stage by stage"):
-            profiled = profile(bundle.path).to_dict()["precisions"]["int8-cpu"]
+            profiled = profile(bundle.path).to_dict()
         with steps.step("run", "a validation video with sound through the live session"):
             trial = _sample(store, work / "corpus")
             shutil.copyfile(_media(work / "corpus", trial), work / "sample.mp4")
@@ -113,7 +113,7 @@ def _chain(work: Path, out: Path, seed: int, corpus: dict[str, Any], training: d
         f"sage-edge train {out}/store --preset tiny --out checkpoint --seed {seed}",
         f"sage-edge compile checkpoint --data {out}/store --out again.sage",
     ]
-    manifest = bundle.manifest
+    manifest, timing = bundle.manifest, profiled["precisions"]["int8-cpu"]
     summary = {
         "model": {"name": manifest.model.name, "preset": manifest.model.preset, "trained_on": manifest.to_dict()["trained_on"]},
         "ccc": _short(checked.ccc),
@@ -121,8 +121,9 @@ def _chain(work: Path, out: Path, seed: int, corpus: dict[str, Any], training: d
         "ccc_interval": _short(checked.ccc_interval),
         "golden": {name: {"difference": max(g.differences.values()), "tolerance": g.tolerance} for name, g in checked.golden.items()},
         "verified": {"ok": checked.ok, "max_drop": max_drop, "videos": checked.videos, "frames": checked.frames},
-        "latency_ms": profiled["latency_ms"],
-        "real_time_factor": profiled["real_time_factor"],
+        "latency_ms": timing["latency_ms"],
+        "real_time_factor": timing["real_time_factor"],
+        "threads": profiled["threads"],
         "weights_bytes": _short_precisions(manifest.weights_bytes),
         "seconds": steps.seconds,
         "peak_rss_mb": round(memory.peak_mb, 1),

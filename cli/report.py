@@ -20,7 +20,7 @@ from sage_edge.runtime.files import atomic_file
 
 DIMENSIONS = ("valence", "arousal")
 COLOURS = {"truth": "#6b7280", "fp32": "#1d4ed8", "int8": "#ea580c", "visual": "#0f766e", "audio": "#9333ea", "temporal": "#374151"}
-SHADES = {"occlusion": "#fbbf24", "darkness": "#94a3b8", "noise": "#f472b6", "silence": "#a5b4fc"}
+SHADES = {"occlusion": "#fbbf24", "darkness": "#94a3b8", "away": "#86efac", "noise": "#f472b6", "mute": "#a5b4fc"}
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ estimate. Intervals: 95 %, bootstrap over videos.</p>
 <p>Same FP32 model, <code>overlap</code>, one modality's mask off for the whole clip.</p>
 {_table(["input", "CCC mean", "change"], without_rows)}
 <h2>Latency</h2>
-<p>Milliseconds, INT8, {html.escape(str(summary["machine"].get("threads", "?")))} thread(s); a hop is one estimate.</p>
+<p>Milliseconds, INT8, {summary["threads"]} thread(s); a hop is all that happens when an estimate is due: sound, audio, fusion.</p>
 {_table(["stage", "p50", "p95", "p99"], stages, digits=2)}
 <h2>Size, time and memory</h2>
 {_table(["weights", "bytes"], [["FP32", weights["fp32"]], ["INT8", weights["int8"]]])}
