@@ -25,7 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sage_edge.training.data.synthetic import SECONDS, TRAIN_PEOPLE, VAL_PEOPLE, synthesise
 
-    train, val = args.train or TRAIN_PEOPLE, args.val or VAL_PEOPLE
+    train = args.train if args.train is not None else TRAIN_PEOPLE
+    val = args.val if args.val is not None else VAL_PEOPLE
     seconds = args.seconds if args.seconds is not None else SECONDS
     path = synthesise(args.out, seed=args.seed, train=train, val=val, seconds=seconds, workers=args.workers)
     print(f"{path}: {train} people to train on, {val} to validate on, seed {args.seed}")

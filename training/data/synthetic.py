@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_edge.runtime.errors import UsageError
+from sage_edge.runtime.errors import DataError, UsageError
 from sage_edge.runtime.faces import FaceFinder
 from sage_edge.runtime.files import atomic_folder
 from sage_edge.runtime.native import resize
@@ -123,6 +123,16 @@ def synthesise(
         (work / "synthetic" / "corpus.json").write_text(json.dumps(note, indent=1, sort_keys=True) + "\n")
         (work / "synthetic" / "corruption.json").write_text(json.dumps(corruption, indent=1, sort_keys=True) + "\n")
     return Path(out)
+
+
+def read_corruption(root: Path) -> dict[str, list[Corruption]]:
+    """{trial: its corrupted stretches} of a corpus that `synthesise` made. Raises DataError for one that it did not."""
+    path = root / "synthetic" / "corruption.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {trial: [Corruption(**entry) for entry in entries] for trial, entries in content.items()}
+    except (OSError, ValueError, TypeError):
+        raise DataError(f"{path} cannot be read; only a corpus made by sage-edge synth has it") from None
 
 
 def _make(job: tuple[Video, Path]) -> dict[str, list[dict[str, object]]]:
@@ -252,4 +262,4 @@ def _write_labels(path: Path, latents: NDArray[np.float32], stamps: list[int], v
     path.write_text("valence,arousal\n" + "\n".join(rows) + "\n")
 
 
-__all__ = ["Performance", "Video", "plan", "synthesise"]
+__all__ = ["Performance", "Video", "plan", "read_corruption", "synthesise"]

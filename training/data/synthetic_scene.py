@@ -36,7 +36,7 @@ def perform(valence: Track, cue: Track, speech: Track, seconds: float, rng: np.r
         return np.asarray(size * wander(rng, seconds, tau_s), np.float32)
 
     gain = rng.uniform(0.85, 1.1)
-    lid = 1.0 + 0.30 * cue + slow(0.06, 1.0)
+    lid = 1.0 + 0.36 * cue + slow(0.06, 1.0)
     n, at = len(lid), int(rng.integers(50, 300))
     while at < n:  # blinks
         lid[at : at + 12] *= np.float32(1) - np.hanning(14)[1:-1][: n - at].astype(np.float32)
@@ -44,9 +44,9 @@ def perform(valence: Track, cue: Track, speech: Track, seconds: float, rng: np.r
     lively = np.clip(1 + 0.7 * cue, 0.25, 2.2)
     return Performance(
         curve=gain * valence + slow(0.08, 1.5) + slow(0.05, 0.3),
-        opening=np.clip(0.04 + 0.55 * speech + 0.14 * np.clip(cue, -0.3, 2) + slow(0.04, 0.5), 0, 1.1).astype(np.float32),
+        opening=np.clip(0.04 + 0.55 * speech + 0.18 * np.clip(cue, -0.3, 2) + slow(0.04, 0.5), 0, 1.1).astype(np.float32),
         brow_inner=0.75 * gain * valence + slow(0.20, 1.5),
-        brow_raise=0.55 * cue + slow(0.2, 0.8),
+        brow_raise=0.7 * cue + slow(0.15, 0.8),
         lid=np.clip(lid, 0, 1.7).astype(np.float32),
         gaze_x=slow(0.25, 0.4),
         gaze_y=slow(0.12, 0.4),

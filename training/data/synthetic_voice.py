@@ -74,7 +74,7 @@ class Speech:
 
 
 def speak(voice: Voice, arousal: Track, timbre: Track, talking: NDArray[np.bool_], rng: np.random.Generator) -> Speech:
-    """Say syllables where `talking` is on. `arousal` drives pitch, level, rate and tilt; `timbre` (weakly valence) formants and breath."""
+    """Say syllables where `talking` is on. `arousal` drives pitch, level, rate and tilt; `timbre` (weakly valence) formants, breath and melody."""
     n = len(arousal)
     level, hiss, opening = np.zeros(n, np.float32), np.zeros(n, np.float32), np.zeros(n, np.float32)
     pitch = np.zeros(n, np.float32)
@@ -93,7 +93,7 @@ def speak(voice: Voice, arousal: Track, timbre: Track, talking: NDArray[np.bool_
         level[at:end] = shape * stress
         opening[at:end] = shape * stress
         targets[at:end] = _VOWELS[rng.integers(len(_VOWELS))]
-        pitch[at:end] = voice.lilt * rng.normal(0, 1) + 1.5 * (0.5 - place / phrase) + rng.normal(0, 0.4)
+        pitch[at:end] = voice.lilt * (1 + 0.5 * float(timbre[at])) * rng.normal(0, 1) + 1.5 * (0.5 - place / phrase) + rng.normal(0, 0.4)
         if rng.random() < 0.45:
             hiss[at : min(at + onset, n)] = rng.uniform(0.3, 1.0)
         at, place = end, place + 1
@@ -101,13 +101,13 @@ def speak(voice: Voice, arousal: Track, timbre: Track, talking: NDArray[np.bool_
             at += int(CONTROL_HZ * voice.pause_s * rng.uniform(0.6, 1.6) * (1.15 - 0.55 * a))
             phrase, place = int(rng.integers(4, 11)), 0
     semitones = 5.0 * arousal + _smooth(pitch, 9)
-    formants = _smooth(targets, 7) * voice.tract * (1 + 0.05 * timbre)[:, None]
+    formants = _smooth(targets, 7) * voice.tract * (1 + 0.08 * timbre)[:, None]
     return Speech(
         f0_hz=(voice.f0_hz * 2 ** (semitones / 12)).astype(np.float32),
         level=_smooth(level, 3) * (10 ** (6.5 * arousal / 20)).astype(np.float32),
         formants=np.concatenate([formants, np.full((n, 1), 3600 * voice.tract, np.float32)], axis=1).astype(np.float32),
         tilt_db=(voice.tilt_db + 3.8 * arousal).astype(np.float32),
-        breath=_smooth(level, 5) * 10 ** ((voice.breath_db - 4.5 * timbre) / 20).astype(np.float32),
+        breath=_smooth(level, 5) * 10 ** ((voice.breath_db - 8 * timbre) / 20).astype(np.float32),
         hiss=_smooth(hiss, 3) * 10 ** ((-15 + 3 * arousal) / 20).astype(np.float32),
         opening=_smooth(opening, 7),
     )
