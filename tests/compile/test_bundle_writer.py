@@ -154,17 +154,18 @@ def test_verify_fails_when_int8_loses_more_than_allowed(bundle_path: Path, store
     assert all("more than -1" in text for text in result["failures"])
 
 
-def test_verify_and_inspect_need_neither_torch_nor_onnx(bundle_path: Path) -> None:
+def test_verify_and_inspect_need_neither_torch_nor_onnx(bundle_path: Path, store_path: Path) -> None:
     code = (
         "import sys\n"
         "for name in ('torch', 'onnx', 'onnxscript', 'safetensors', 'cv2'): sys.modules[name] = None\n"
         "from sage_edge.cli.main import main\n"
-        f"sys.exit(main(['verify', {str(bundle_path)!r}, '--json']) or main(['inspect', {str(bundle_path)!r}]))"
+        f"bundle, store = {str(bundle_path)!r}, {str(store_path)!r}\n"
+        "sys.exit(main(['verify', bundle, '--data', store, '--max-drop', '0.25', '--json']) or main(['inspect', bundle]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, *rest = done.stdout.splitlines()
-    assert json.loads(first)["ok"] is True
+    assert json.loads(first)["videos"] == 2
     assert any(line.startswith("visual.int8-cpu") for line in rest)
     assert "operators" not in done.stdout
 
