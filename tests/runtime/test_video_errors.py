@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import cv2
@@ -118,9 +119,21 @@ def test_not_a_video(tmp_path: Path) -> None:
         assert "is not a video" in refusal(tmp_path / name)
 
 
-def test_a_playlist_may_not_fetch_other_files(index_first: bytes, tmp_path: Path) -> None:
-    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n")
-    assert "list.m3u8" in refusal(tmp_path / "list.m3u8")
+def test_a_playlist_fetches_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x.ts"
+        (tmp_path / "list.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{url}\n#EXT-X-ENDLIST\n")
+        assert "list.m3u8" in refusal(tmp_path / "list.m3u8")
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_a_colon_in_the_name(index_first: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "http:x.mp4").write_bytes(index_first)
+    monkeypatch.chdir(tmp_path)
+    with VideoFile("http:x.mp4") as video:
+        assert video.width == 160
 
 
 def test_unknown_codec(index_first: bytes, tmp_path: Path) -> None:
