@@ -27,7 +27,8 @@ def command(*args: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def run(*args: object, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -151,6 +152,19 @@ def test_ctrl_c_ends_with_the_summary_and_whole_lines(bundle_path: Path, clip: P
     written = [json.loads(line) for line in lines.read_text().splitlines()]
     assert 3 <= len(written) <= 8, "hello and some of the eight estimates"
     assert len(table.read_text().splitlines()) in (len(written), len(written) - 1)
+
+
+def test_lines_arrive_while_it_runs(bundle_path: Path, clip: Path) -> None:
+    with subprocess.Popen(
+        command(bundle_path, "--video", clip, "--pace"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(3):
+            json.loads(process.stdout.readline())
+        assert process.poll() is None, "the lines were kept back until the end"
+        process.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode == 130, "SIGTERM, as a supervisor sends it, ends a run as Ctrl-C does"
 
 
 def test_a_closed_pipe_ends_the_run_cleanly(bundle_path: Path, clip: Path) -> None:
