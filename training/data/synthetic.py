@@ -53,6 +53,7 @@ _RATES = (
     Fraction(24),
 )
 _SIZES = ((320, 240), (320, 240), (400, 300), (320, 240), (426, 240), (320, 240), (480, 360), (320, 240), (640, 480), (320, 240))
+_PAIR_SIZE = (480, 270)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def plan(seed: int, train: int, val: int, seconds: float) -> list[Video]:
         for i in range(count):
             both = pairs > 0 and i % (count // pairs) == count // pairs - 1 and person + 2 <= last and last - person > count - i
             number = len(videos) + 1
-            size = (640, 360) if both else _SIZES[i % len(_SIZES)]
+            size = _PAIR_SIZE if both else _SIZES[i % len(_SIZES)] if i % 20 < 10 else (320, 240)
             stretch = 1 + 0.1 * ((i * 7) % 5 - 2) / 2  # lengths differ
             videos.append(Video(number, split, tuple(range(person, person + 1 + both)), seconds * stretch, _RATES[i % len(_RATES)], size, seed))
             person += 1 + both

@@ -57,6 +57,7 @@ def write_mp4(
             audio: Any = container.add_stream("aac", rate=sound_rate_hz)
             audio.layout = "stereo" if stereo else "mono"
             audio.bit_rate = 96_000 if stereo else 64_000
+            audio.options = {"aac_coder": "fast"}
             blocks = _blocks(sound, sound_rate_hz, stereo, sound_late_s)
         ahead_s = -1.0
         for stamp, picture in frames:
