@@ -23,6 +23,7 @@ from .engines import check_backend
 from .errors import SourceError, UsageError
 from .live import STAGES
 from .machine import machine, peak_rss_mb, versions
+from .ort import load as load_onnxruntime
 from .progress import Progress
 from .session import Session
 from .sinks import open_sink
@@ -118,8 +119,8 @@ def profile(
     check_backend(backend)
     began = time.perf_counter()
     import cv2  # noqa: F401
-    import onnxruntime  # noqa: F401
 
+    load_onnxruntime()
     imported = time.perf_counter()
     bundle = Bundle.open(path)
     verified = time.perf_counter()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
+from ..ort import load
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -31,7 +32,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, path: Path, batch: int, threads: int) -> None:
         try:
-            import onnxruntime as ort
+            ort = load()
         except ImportError as error:
             raise EngineError(f"onnxruntime cannot be loaded ({_line(error)}): pip install onnxruntime") from None
         if not path.is_file():
