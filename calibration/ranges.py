@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_edge.runtime.errors import CompileError, UsageError
+from sage_edge.runtime import ort
+from sage_edge.runtime.errors import CompileError, SageError, UsageError
 from sage_edge.runtime.files import atomic_file
 
 METHODS = ("minmax", "entropy", "percentile")
@@ -87,10 +88,18 @@ def collect(graph: Path, feeds: Feeds, tensors: Collection[str], method: str = "
         # ONNX Runtime writes its shape-inferred copy beside the graph; a link keeps that out of the graph's own folder.
         link = Path(folder) / "graph.onnx"
         os.symlink(Path(graph).resolve(), link)
-        spans = _run(_minmax(link, Path(folder), tensors), feeds)
-        if method == "minmax":
-            return spans
-        return _run(_histogram(link, Path(folder), spans, method), feeds)
+        ort.load()
+        try:
+            spans = _run(_minmax(link, Path(folder), tensors), feeds)
+            return spans if method == "minmax" else _run(_histogram(link, Path(folder), spans, method), feeds)
+        except (SageError, OSError):
+            raise
+        except Exception as error:  # onnx, protobuf and ONNX Runtime raise classes of their own, also when the temporary folder is full
+            first = str(error).strip().splitlines()[:1]
+            raise CompileError(
+                f"ONNX Runtime cannot calibrate {Path(graph).name} ({type(error).__name__}: {''.join(first)}); "
+                f"see whether {tempfile.gettempdir()} has room for three copies of it"
+            ) from error
 
 
 def _minmax(graph: Path, folder: Path, tensors: Collection[str]) -> Any:

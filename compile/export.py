@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import onnxscript
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sage_edge.runtime import ort
 from sage_edge.runtime.errors import CompileError
 
 from .facts import CONSTANT, WEIGHTED, properties
@@ -201,6 +201,7 @@ def _scope(node: onnx.NodeProto) -> str:
 
 
 def _parity(module: nn.Module, path: Path, inputs: dict[str, Tensor], outputs: tuple[str, ...]) -> float:
+    onnxruntime = ort.load()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
+from sage_edge.runtime import ort
 from sage_edge.runtime.errors import CompileError
 
 from .groups import FLOAT, graph_name, group_of, weighted
@@ -59,6 +59,7 @@ def emit(graph: Path, ranges: Mapping[str, tuple[float, float]], float_groups: C
 
     Raises CompileError when a range is missing or not finite.
     """
+    ort.load()
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import TensorData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -119,14 +120,21 @@ def _spare_float_consumers(model: onnx.ModelProto, chosen: set[str]) -> None:
 
 
 def kernels(graph: Path | onnx.ModelProto) -> Counter[str]:
-    """Operator types that ONNX Runtime really runs on this machine's CPU, after its optimizer, with their numbers."""
+    """Operator types that ONNX Runtime really runs on this machine's CPU, after its optimizer, with their numbers. Raises CompileError."""
     with tempfile.TemporaryDirectory(prefix="sage-kernels-") as folder:
+        onnxruntime = ort.load()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
         source: Any = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
-        onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+        try:
+            onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+        except OSError:
+            raise
+        except Exception as error:  # ONNX Runtime and protobuf raise classes of their own
+            first = str(error).strip().splitlines()[:1]
+            raise CompileError(f"ONNX Runtime cannot load the quantized graph ({type(error).__name__}: {''.join(first)})") from error
 
 
 def unfused(model: onnx.ModelProto, ran: Counter[str]) -> list[str]:

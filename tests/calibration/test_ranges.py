@@ -159,6 +159,13 @@ def test_refusals(graph: Path) -> None:
         collect(graph, lambda: bad, ["y"], "percentile")
 
 
+def test_a_graph_that_cannot_be_read_is_one_line(graph: Path, tmp_path: Path) -> None:
+    (tmp_path / "half.onnx").write_bytes(graph.read_bytes()[: graph.stat().st_size // 2])
+    with pytest.raises(CompileError, match=r"cannot calibrate half\.onnx") as caught:
+        collect(tmp_path / "half.onnx", lambda: normal(0), ["x"], "minmax")
+    assert "\n" not in str(caught.value)
+
+
 def test_the_file_reads_back_and_can_be_compared_by_line(tmp_path: Path) -> None:
     a = Ranges("entropy", "ab" * 32, 24, {"visual": {"faces": (-2.5, 2.25), "layer1/relu": (0.0, 0.1)}, "audio": {}, "fusion": {"v": (0.0, 1.0)}})
     b = Ranges(a.method, a.set_sha256, a.clips, {**a.graphs, "visual": {**a.graphs["visual"], "faces": (-2.5, 2.5)}})
