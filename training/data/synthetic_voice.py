@@ -6,7 +6,7 @@ and consonants. Float32 at 16 kHz; control tracks at 100 Hz, so 160 samples per 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from sage_edge.runtime.ticks import SAMPLE_RATE_HZ
 from .synthetic_latent import CONTROL_HZ, Track
 
 HOP = SAMPLE_RATE_HZ // CONTROL_HZ
+_BLOCK = 1000  # control points worked on at once: memory does not grow with a video's length
+_ECHO = 2400
 _VOWELS = (
     (730, 1090, 2440),
     (530, 1840, 2480),
@@ -116,26 +118,37 @@ def speak(voice: Voice, arousal: Track, timbre: Track, talking: NDArray[np.bool_
 def render(speech: Speech, rng: np.random.Generator) -> NDArray[np.float32]:
     """The sound of a Speech, float32 [(n - 1) * 160], about -26 dB below full scale on average."""
     n = len(speech.level) - 1
+    f0_hz = speech.f0_hz * (1 + 0.006 * _smooth(rng.standard_normal(n + 1, dtype=np.float32), 3))
+    out = np.zeros((n + 1) * HOP, np.float32)
+    turns = 0.0
+    for start in range(0, n, _BLOCK):
+        end = min(start + _BLOCK, n)
+        part = Speech(*(getattr(speech, field.name)[start : end + 1] for field in fields(Speech)))
+        voiced, turns = _harmonics(part, f0_hz[start : end + 1], turns)
+        out[start * HOP : end * HOP] += voiced
+        out[start * HOP : (end + 1) * HOP] += _shaped_noise(part, rng)
+    return np.asarray(0.05 * out[: n * HOP], np.float32)
+
+
+def _harmonics(speech: Speech, f0_hz: Track, turns: float) -> tuple[NDArray[np.float32], float]:
+    """The voiced part, float32 [(n - 1) * 160], and the phase (in turns) that the next block begins with."""
+    n = len(speech.level) - 1
     ramp = (np.arange(HOP, dtype=np.float32) / HOP)[None]
 
     def to_audio(track: NDArray[np.floating]) -> NDArray[np.float32]:
         track = track.astype(np.float32)
-        audio: NDArray[np.float32] = np.asarray((track[:-1, None] + (track[1:] - track[:-1])[:, None] * ramp).reshape(-1), np.float32)
-        return audio
+        return np.asarray((track[:-1, None] + (track[1:] - track[:-1])[:, None] * ramp).reshape(-1), np.float32)
 
-    jitter = 1 + 0.006 * _smooth(rng.standard_normal(n + 1).astype(np.float32), 3)
-    turns = np.cumsum(to_audio(speech.f0_hz * jitter).astype(np.float64) / SAMPLE_RATE_HZ)
-    phase = (2 * np.pi * (turns % 1.0)).astype(np.float32)
-    out: NDArray[np.float32] = np.zeros(n * HOP, np.float32)
+    angle = turns + np.cumsum(to_audio(f0_hz).astype(np.float64) / SAMPLE_RATE_HZ)
+    phase = (2 * np.pi * (angle % 1.0)).astype(np.float32)
+    out = np.zeros(n * HOP, np.float32)
     voiced = speech.level > 1e-4
     for h in range(1, int(7400 / max(60.0, float(speech.f0_hz.min()))) + 1):
         f = h * speech.f0_hz
         gain = np.where((f < 7400) & voiced, _response(f, speech.formants) * h ** (speech.tilt_db / 6.02) * speech.level, 0)
         if gain.max() > 1e-5:
             out += to_audio(gain) * np.sin(h * phase)
-    noise = rng.standard_normal(len(out)).astype(np.float32)
-    out += _shape_noise(noise, speech)
-    return np.asarray(0.05 * out, np.float32)
+    return out, float(angle[-1] % 1.0)
 
 
 def _response(f: NDArray[np.floating], formants: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -149,23 +162,22 @@ def _response(f: NDArray[np.floating], formants: NDArray[np.float32]) -> NDArray
     return out.astype(np.float32)
 
 
-def _shape_noise(noise: NDArray[np.float32], speech: Speech) -> NDArray[np.float32]:
-    """White noise through breath (formant-shaped) and hiss (high-passed), frame by frame: 320-sample Hann windows, half overlapped."""
-    n = len(noise) // HOP
+def _shaped_noise(speech: Speech, rng: np.random.Generator) -> NDArray[np.float32]:
+    """White noise through breath (formant-shaped) and hiss (high-passed), float32 [n * 160]: 320-sample Hann windows, half overlapped."""
+    n = len(speech.level) - 1
     window = np.hanning(2 * HOP + 1)[:-1].astype(np.float32)
-    frames = np.lib.stride_tricks.sliding_window_view(np.concatenate([noise, np.zeros(HOP, np.float32)]), 2 * HOP)[::HOP] * window
-    spectrum = np.fft.rfft(frames, axis=1)
+    noise = rng.standard_normal((n + 1) * HOP, dtype=np.float32)
+    spectrum = np.fft.rfft(np.lib.stride_tricks.sliding_window_view(noise, 2 * HOP)[::HOP] * window, axis=1)
     f = np.fft.rfftfreq(2 * HOP, 1 / SAMPLE_RATE_HZ).astype(np.float32)
-    shape = np.zeros((n, len(f)), np.float32)
     high = 1 / (1 + np.exp(-(f - 3800) / 500))
-    shape += speech.hiss[:n, None] * high[None]
+    shape = (speech.hiss[:n, None] * high[None]).astype(np.float32)
     for j in range(len(f)):
         shape[:, j] += speech.breath[:n] * _response(np.full(n, f[j], np.float32), speech.formants[:n]) * (f[j] / 1000 if f[j] < 1000 else 1.0)
     frames = np.fft.irfft(spectrum * shape, axis=1).astype(np.float32)
     out = np.zeros((n + 1) * HOP, np.float32)
     out[:-HOP] += frames[:, :HOP].reshape(-1)
     out[HOP:] += frames[:, HOP:].reshape(-1)
-    return out[:-HOP]
+    return out
 
 
 @dataclass(frozen=True)
@@ -189,25 +201,27 @@ def draw_room(rng: np.random.Generator) -> Room:
 
 def record(sound: NDArray[np.float32], room: Room, noise: Track, mute: Track, rng: np.random.Generator) -> NDArray[np.float32]:
     """The sound as recorded: echo, hum and noise of the room; `noise` and `mute` (0..1 at 100 Hz) are corrupted stretches."""
-    n = len(sound)
-    echo = rng.standard_normal(2400).astype(np.float32) * np.exp(-np.arange(2400) / 500).astype(np.float32)
+    echo = rng.standard_normal(_ECHO).astype(np.float32) * np.exp(-np.arange(_ECHO) / 500).astype(np.float32)
     echo *= room.wet / np.sqrt(np.sum(echo**2))
     echo[0] += 1
-    size = 1 << (n + len(echo)).bit_length()
-    out: NDArray[np.floating] = np.fft.irfft(np.fft.rfft(sound, size) * np.fft.rfft(echo, size), size)[:n].astype(np.float32)
-    t = np.arange(n) / SAMPLE_RATE_HZ
-    white = rng.standard_normal(n).astype(np.float32)
-    soft = white.copy()
-    soft[1:] += 0.9 * white[:-1]
-    out = room.gain * out + room.noise * soft + (room.hum * np.sin(2 * np.pi * 50 * t)).astype(np.float32)
-    at = np.arange(n) / HOP
-    loud = np.interp(at, np.arange(len(noise)), noise)
-    if loud.any():
-        babble = soft * (1 + 0.5 * np.sin(2 * np.pi * 3.1 * t + rng.uniform(0, 6)))
-        out = out + (loud * 0.13 * babble).astype(np.float32)
-    out = out * (1 - np.interp(at, np.arange(len(mute)), mute))
-    recorded: NDArray[np.float32] = np.clip(out, -0.99, 0.99).astype(np.float32)
-    return recorded
+    block = _BLOCK * HOP
+    size = 1 << (block + _ECHO).bit_length()
+    spectrum = np.fft.rfft(echo, size)
+    out = np.zeros(len(sound) + _ECHO, np.float32)
+    beat = rng.uniform(0, 6)
+    for start in range(0, len(sound), block):
+        dry = sound[start : start + block]
+        end = start + len(dry)
+        out[start : end + _ECHO] += room.gain * np.fft.irfft(np.fft.rfft(dry, size) * spectrum, size)[: len(dry) + _ECHO].astype(np.float32)
+        at = np.arange(start, end)
+        t = at / SAMPLE_RATE_HZ
+        soft = rng.standard_normal(len(dry) + 1, dtype=np.float32)
+        soft = soft[1:] + np.float32(0.9) * soft[:-1]
+        loud = np.interp(at / HOP, np.arange(len(noise)), noise)
+        out[start:end] += ((room.noise + loud * 0.13 * (1 + 0.5 * np.sin(2 * np.pi * 3.1 * t + beat))) * soft).astype(np.float32)
+        out[start:end] += (room.hum * np.sin(2 * np.pi * 50 * t)).astype(np.float32)
+        out[start:end] *= (1 - np.interp(at / HOP, np.arange(len(mute)), mute)).astype(np.float32)
+    return np.clip(out[: len(sound)], np.float32(-0.99), np.float32(0.99))
 
 
 def _smooth(track: NDArray[np.floating], width: int) -> NDArray[np.float32]:
