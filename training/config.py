@@ -20,7 +20,7 @@ class TrainConfig:
     """Three stages: faces alone, sound alone, then TCNs and fusion over features of the first two, which stay as they are."""
 
     seed: int = 0
-    weight_decay: float = 0.02
+    weight_decay: float = 0.1
     warmup: float = 0.1
     """Part of a stage's steps over which its learning rate rises; then it falls along a cosine."""
     clip: float = 1.0
@@ -30,23 +30,25 @@ class TrainConfig:
     mse: float = 0.1
     """Share of the squared error beside 1 - CCC."""
 
-    visual_epochs: int = 12
+    visual_epochs: int = 30
     visual_faces: int = 4096
     """Faces per epoch."""
-    visual_batch: int = 128
+    visual_batch: int = 64
     visual_lr: float = 2e-3
-    visual_light: float = 0.15
+    visual_light: float = 0.25
     """Deviation of random brightness, see `inputs.augmented`."""
+    visual_warp: float = 0.1
+    """Deviation of random rotation (radians), scale and shear, each of the log or the angle; 0 for none."""
 
-    audio_epochs: int = 12
-    audio_windows: int = 256
+    audio_epochs: int = 14
+    audio_windows: int = 112
     """Stretches of sound per epoch."""
-    audio_batch: int = 16
+    audio_batch: int = 4
     audio_lr: float = 1e-3
-    audio_ticks: int = 120
+    audio_ticks: int = 300
     """Length of a stretch; at most the preset's window."""
 
-    fusion_epochs: int = 12
+    fusion_epochs: int = 10
     fusion_windows: int = 192
     """Windows per epoch."""
     fusion_batch: int = 16

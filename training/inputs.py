@@ -36,7 +36,8 @@ def central(faces: NDArray[np.uint8], preset: Preset) -> NDArray[np.float32]:
 def augmented(faces: NDArray[np.uint8], preset: Preset, rng: np.random.Generator, light: float = 0.0) -> NDArray[np.float32]:
     """As `central`, but a random crop, a random horizontal flip and, for `light` > 0, random gain and offset per face and colour.
 
-    Gains are exp of a normal of deviation `light`; offsets are normal with the same deviation, in units of the normalised values.
+    Gains are exp of a normal of deviation `light`; offsets are normal with the same deviation, in units of the normalised values; each
+    colour's own part is half of that.
     """
     n, size = len(faces), preset.input_size
     slack = preset.face_size - size
@@ -45,9 +46,14 @@ def augmented(faces: NDArray[np.uint8], preset: Preset, rng: np.random.Generator
     for i in range(n):
         crop = faces[i, tops[i] : tops[i] + size, lefts[i] : lefts[i] + size]
         crops[i] = crop[:, ::-1] if flips[i] else crop
-    out = normalise(crops, preset)
+    return lit(normalise(crops, preset), rng, light)
+
+
+def lit(x: NDArray[np.float32], rng: np.random.Generator, light: float) -> NDArray[np.float32]:
+    """Random gain and offset per face and colour on float32 [n, 3, h, w], in place."""
     if light > 0:
+        n = len(x)
         grey, colour = rng.normal(0.0, light, (2, n, 1, 1, 1)), rng.normal(0.0, light / 2, (2, n, 3, 1, 1))
-        out *= np.exp(grey[0] + colour[0]).astype(np.float32)
-        out += (grey[1] + colour[1]).astype(np.float32)
-    return out
+        x *= np.exp(grey[0] + colour[0]).astype(np.float32)
+        x += (grey[1] + colour[1]).astype(np.float32)
+    return x

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
@@ -16,6 +17,7 @@ from sage_edge.training.config import TrainConfig
 from sage_edge.training.data.store import Trial
 from sage_edge.training.loss import affect_loss
 from sage_edge.training.model import SAGE
+from sage_edge.training.presets import Preset
 
 from . import Head, OnStep, adamw, descend, learning_rate, mean
 
@@ -29,6 +31,21 @@ def labelled_faces(trials: Sequence[Trial]) -> NDArray[np.int64]:
         frames = np.flatnonzero((trial.frame_face >= 0) & trial.labels_valid)
         rows.append(np.stack([np.full(len(frames), i), trial.frame_face[frames], frames], axis=1).astype(np.int64))
     return np.concatenate(rows)
+
+
+def warped(x: torch.Tensor, p: Preset, rng: np.random.Generator, amount: float) -> torch.Tensor:
+    """Random crop and flip as in `inputs.augmented`, and a random affine map: float32 [n, 3, 48, 48] -> [n, 3, 40, 40], bilinear."""
+    n, ratio = len(x), p.input_size / p.face_size
+    angle, stretch, shear = rng.normal(0.0, amount, (3, n))
+    scale = np.exp(rng.normal(0.0, amount, n)) * ratio
+    flip = np.where(rng.random(n) < 0.5, -1.0, 1.0)
+    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
+    theta = np.empty((n, 2, 3), np.float32)
+    theta[:, 0, 0], theta[:, 0, 1] = cos * np.exp(stretch / 2) * flip, (shear * scale - sin)
+    theta[:, 1, 0], theta[:, 1, 1] = sin * flip, cos * np.exp(-stretch / 2)
+    theta[:, :, 2] = rng.uniform(-1.0, 1.0, (n, 2)) * (1.0 - ratio)
+    grid = F.affine_grid(torch.from_numpy(theta), [n, 3, p.input_size, p.input_size], align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 class VisualStage:
@@ -59,13 +76,19 @@ class VisualStage:
         labels = np.stack([trials[i].labels[frame] for i, _, frame in picked])
         return faces, torch.from_numpy(labels)
 
+    def _augment(self, faces: NDArray[np.uint8], rng: np.random.Generator) -> torch.Tensor:
+        p, c = self.model.preset, self.config
+        if c.visual_warp <= 0:
+            return torch.from_numpy(inputs.augmented(faces, p, rng, c.visual_light))
+        return warped(torch.from_numpy(inputs.lit(inputs.normalise(faces, p), rng, c.visual_light)), p, rng, c.visual_warp)
+
     def epoch(self, epoch: int, rng: np.random.Generator, on_step: OnStep) -> dict[str, float]:
         c, losses = self.config, []
         self.modules.train()
         for i in range(self.steps):
             picked = self.faces[rng.integers(0, len(self.faces), c.visual_batch)]
             faces, labels = self._batch(picked)
-            x = torch.from_numpy(inputs.augmented(faces, self.model.preset, rng, c.visual_light))
+            x = self._augment(faces, rng)
             prediction = self.head(self.model.visual(x.contiguous(memory_format=torch.channels_last)))
             loss = affect_loss(prediction[None], labels[None], torch.ones(1, len(labels)), "batch", c.mse)
             step = epoch * self.steps + i
