@@ -5,7 +5,7 @@
     fusion  visual [n, W, d_V], audio [n, W, d_A], visual_mask [n, W], audio_mask [n, W], all float32
                                         -> estimates [n, W, 2], temporal [n, W], modality [n, W, 2] (modality models only)
 
-Opset 20; n is dynamic, everything else is static. Batch norms are folded, weight norms are removed from a copy of the model. Every
+Opset 20; n is dynamic, everything else is static. Batch norms are folded, weight norms are folded in a copy of the model. Every
 node and tensor is named after the module it comes from (`layers.0.attention/...`), so that groups of nodes and files of ranges can be read;
 what is neither weight nor activation starts with `constant/`.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -62,7 +61,7 @@ def export_graph(module: nn.Module, inputs: Inputs, outputs: tuple[str, ...], pa
     `inputs(n)` gives n examples: input name -> float32 tensor [n, ...], in the order of the module's arguments. Raises CompileError when
     torch cannot export the module, or when ONNX Runtime disagrees with torch by more than `PARITY`.
     """
-    plain = _Named(without_weight_norm(module)).eval()
+    plain = _Named(module)
     example = inputs(2)
     batch = torch.export.Dim("n", min=1)
     # One dynamic axis per positional argument of *inputs.
@@ -77,7 +76,8 @@ def export_graph(module: nn.Module, inputs: Inputs, outputs: tuple[str, ...], pa
             # A position bias is looked up in its trained table at run time: folding the lookup would put longer rows of copies in its place.
             onnxscript.optimizer.optimize_ir(program.model, should_fold=lambda node: False if node.op_type == "Gather" else None)
     except Exception as error:  # torch's exporter raises errors of a dozen unrelated types
-        raise CompileError(f"torch cannot export the {path.stem} graph: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
+        first = "".join(str(error).strip().splitlines()[:1])
+        raise CompileError(f"torch cannot export the {path.stem} graph: {type(error).__name__}: {first}") from error
     model = program.model_proto
     _rename(model, {name.removeprefix("inner."): value.numpy() for name, value in plain.state_dict().items()})
     for key, value in properties.items():
@@ -89,27 +89,13 @@ def export_graph(module: nn.Module, inputs: Inputs, outputs: tuple[str, ...], pa
     return max(_parity(plain, path, inputs(n), outputs) for n in (1, 3))
 
 
-def without_weight_norm(module: nn.Module) -> nn.Module:
-    """A copy of `module` whose parametrized weights are plain parameters (a quantizer sees no weight behind a run-time norm)."""
-    plain = copy.deepcopy(module)
-    for part in plain.modules():
-        if nn.utils.parametrize.is_parametrized(part):
-            # A deep copy shares its parametrized class with the original, and removing takes a property off that class: the copy gets its own.
-            shared = type(part)
-            own = {name: value for name, value in vars(shared).items() if name not in ("__dict__", "__weakref__")}
-            part.__class__ = type(shared.__name__, shared.__bases__, own)
-            for name in list(part.parametrizations):  # type: ignore[arg-type]
-                nn.utils.parametrize.remove_parametrizations(part, name)
-    return plain
-
-
 def export(model: SAGE, meta: Mapping[str, Any], out: Path, pattern: str = "{graph}.onnx", done: Callable[[str], object] = str) -> dict[str, Path]:
     """Write the three graphs of a SAGE `model` into the folder `out`, called by `pattern`; graph name -> path.
 
     `meta` is the checkpoint's description; it goes into each file's metadata. `done` is called with each graph's name. Raises CompileError
     as `export_graph` does.
     """
-    preset = model.preset
+    model, preset = model.folded(), model.preset
     window, size, samples = preset.window, preset.input_size, preset.samples
     generator = torch.Generator().manual_seed(0)
 

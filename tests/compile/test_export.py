@@ -116,7 +116,7 @@ def test_norms_and_gelu_are_one_node_each(model, graphs) -> None:
 
 def test_weights_keep_the_names_of_the_model(model, graphs) -> None:
     for name in ("audio", "fusion"):
-        module = export.without_weight_norm(getattr(model, name))
+        module = getattr(model.folded(), name)
         wanted = {key: value.numpy() for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
         found = {t.name: numpy_helper.to_array(t) for t in onnx.load(graphs[name]).graph.initializer if not t.name.startswith(CONSTANT)}
         assert set(found) == set(wanted)
@@ -142,15 +142,15 @@ def test_files_hold_no_path_and_no_stack_trace(graphs) -> None:
             assert trace not in content, f"{path.name} holds {trace!r}"
 
 
-def test_the_model_is_left_as_it_was(model, tmp_path: Path) -> None:
-    before = {name: value.clone() for name, value in model.fusion.tcn_audio.state_dict().items()}
-    plain = export.without_weight_norm(model.fusion.tcn_audio)
-    assert not any(nn.utils.parametrize.is_parametrized(part) for part in plain.modules())
-    x = torch.randn(1, 20, model.preset.audio_dim)
-    with torch.no_grad():
-        assert torch.allclose(plain(x), model.fusion.tcn_audio(x), atol=1e-5)
-    assert any(nn.utils.parametrize.is_parametrized(part) for part in model.fusion.tcn_audio.modules())
-    after = model.fusion.tcn_audio.state_dict()
+@pytest.mark.slow
+def test_exporting_twice_gives_the_same_bytes_and_leaves_the_model(model, graphs, checkpoint_path, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    meta = json.loads((checkpoint_path / "checkpoint.json").read_text())
+    again = export.export(model, meta, tmp_path)
+    for name in GRAPHS:
+        assert again[name].read_bytes() == graphs[name].read_bytes(), name
+    after = model.state_dict()
+    assert list(after) == list(before), "weight norms are still there"
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
