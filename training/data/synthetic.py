@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sage_edge.runtime.errors import DataError, UsageError
+from sage_edge.runtime.errors import DataError, SinkError, UsageError
 from sage_edge.runtime.faces import FaceFinder
 from sage_edge.runtime.files import atomic_folder
 from sage_edge.runtime.native import resize
@@ -162,7 +162,9 @@ def _make_video(video: Video, out: Path) -> dict[str, list[dict[str, object]]]:
             for part, folder, finder in zip(_parts(picture, len(folders)), folders, finders, strict=True):
                 found = finder.find(part, "bgr", t_ns)
                 if found is not None:
-                    cv2.imwrite(str(folder / f"{i + 1:05d}.jpg"), resize(part, found.box, CROP, "bgr")[..., ::-1], jpeg)
+                    path = folder / f"{i + 1:05d}.jpg"
+                    if not cv2.imwrite(str(path), resize(part, found.box, CROP, "bgr")[..., ::-1], jpeg):
+                        raise SinkError(f"{path} cannot be written; free some disk space or choose another folder")
             yield stamp, picture
 
     write_mp4(

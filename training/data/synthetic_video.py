@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sage_edge.runtime.errors import SinkError
 from sage_edge.runtime.ticks import SAMPLE_RATE_HZ
 
 TIME_BASE = Fraction(1, 90_000)
@@ -33,8 +34,28 @@ def write_mp4(
     """Write `frames`, pairs of (presentation time in 1/90000 s, uint8 BGR [h, w, 3], even size (w, h)), and `sound` [N].
 
     `sound` is float32 mono at 16 kHz whose sample 0 belongs to time 0; it is resampled to `sound_rate_hz`. What lies before
-    `sound_late_s` is not written: the sound track then starts later than the picture, as recorders' do.
+    `sound_late_s` is not written: the sound track then starts later than the picture, as recorders' do. Raises SinkError.
     """
+    import av
+
+    try:
+        _write(path, frames, size, rate, sound, sound_rate_hz, stereo, sound_late_s, quality, b_frames)
+    except av.FFmpegError as error:
+        raise SinkError(f"{path} cannot be written: {error.strerror or error}; free some disk space or choose another folder") from None
+
+
+def _write(
+    path: Path,
+    frames: Iterable[tuple[int, NDArray[np.uint8]]],
+    size: tuple[int, int],
+    rate: Fraction,
+    sound: NDArray[np.float32] | None,
+    sound_rate_hz: int,
+    stereo: bool,
+    sound_late_s: float,
+    quality: int,
+    b_frames: int,
+) -> None:
     import av
 
     with av.open(str(path), "w", format="mp4") as container:

@@ -48,8 +48,10 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Ite
                 assert isinstance(pipe, Connection)
                 try:
                     result, error, trace = pipe.recv()
-                except EOFError:
-                    raise SageError("a worker process ended without an answer (killed, or out of memory); try again with fewer at once") from None
+                except (EOFError, ConnectionError):
+                    raise SageError(
+                        "a worker process ended without an answer: killed, out of memory, or started by a script without `if __name__ == '__main__':`"
+                    ) from None
                 if error is not None:
                     raise error from (None if isinstance(error, SageError) else RuntimeError(trace))
                 job = running.pop(pipe)

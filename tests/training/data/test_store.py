@@ -218,3 +218,13 @@ def test_an_error_in_a_worker_process_is_the_same_line(corpus: Path, tmp_path: P
         prepare(root, tmp_path / "s", workers=2, progress=False)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
+
+
+def test_the_command_reports_in_json(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", str(corpus), str(tmp_path / "s"), "--rate", "native", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    store = Store.open(tmp_path / "s")
+    assert report["digest"] == store.digest
+    assert report["trials"] == {"train": 2, "val": 1, "test": 0}
+    assert report["frames"] == sum(len(t.frame_t_ns) for split in ("train", "val") for t in store.trials(split))
+    assert store.meta["rate"] == "native"

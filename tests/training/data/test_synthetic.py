@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_edge.cli.main import main
-from sage_edge.runtime.errors import UsageError
+from sage_edge.runtime.errors import DataError, UsageError
 from sage_edge.training.data import affwild2
-from sage_edge.training.data.synthetic import plan, synthesise
+from sage_edge.training.data.synthetic import plan, read_corruption, synthesise
 from sage_edge.training.data.synthetic_latent import AUDIO_KINDS, VISUAL_KINDS, Corruption, affect, draw_corruptions
 
 
@@ -164,4 +164,29 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, number: signal.Signa
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert [line for line in err.splitlines() if not line.startswith("synth ")] == ["error: interrupted; nothing half-written was left behind"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_makes_a_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["synth", str(tmp_path / "c"), "--train", "1", "--val", "1", "--seconds", "2", "--seed", "9", "--workers", "1"]) == 0
+    assert "1 people to train on, 1 to validate on, seed 9" in capsys.readouterr().out
+    assert [t.split for t in affwild2.find_trials(tmp_path / "c")] == ["train", "val"]
+    assert read_corruption(tmp_path / "c") == {"1-30-320x240": [], "2-30-320x240": []}
+    with pytest.raises(DataError, match="only a corpus made by sage-edge synth"):
+        read_corruption(tmp_path)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, workers: int) -> None:
+    pytest.importorskip("resource")
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"  # no file may grow beyond 20 kB
+        "from sage_edge.cli.main import main\n"
+        "sys.exit(main(['synth', sys.argv[1], '--train', '1', '--val', '1', '--seconds', '3', '--workers', sys.argv[2]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "c"), str(workers)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("synth ")]
+    assert len(errors) == 1
+    assert "cannot be written: File too large; free some disk space" in errors[0]
     assert not list(tmp_path.iterdir())
