@@ -33,7 +33,7 @@ from sage_edge.runtime.ticks import NS_PER_S
 
 from .synthetic_face import Pixels, draw_look
 from .synthetic_latent import AUDIO_KINDS, CONTROL_HZ, VISUAL_KINDS, Corruption, Track, affect, control_times, draw_corruptions, level_of, wander
-from .synthetic_scene import Actor, Performance, Scene, perform
+from .synthetic_scene import Actor, Scene, perform
 from .synthetic_video import TIME_BASE, write_mp4
 from .synthetic_voice import Room, draw_room, draw_voice, record, render, speak
 from .workers import default_workers, one_opencv_thread, run_jobs
@@ -263,6 +263,3 @@ def _write_labels(path: Path, latents: NDArray[np.float32], stamps: list[int], v
     elif video.number % 6 == 4:
         rows = [*rows, rows[-1]]
     path.write_text("valence,arousal\n" + "\n".join(rows) + "\n")
-
-
-__all__ = ["Performance", "Video", "plan", "read_corruption", "synthesise"]
