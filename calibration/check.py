@@ -22,7 +22,7 @@ from sage_edge.runtime.errors import BundleError
 from sage_edge.runtime.progress import Progress
 
 from .evaluation import Predictions, Score, Variant, drops, interval, live, overlap, score, too_much, validation
-from .offline import Offline
+from .offline import Offline, runs
 
 if TYPE_CHECKING:
     from sage_edge.training.data.store import Store, Trial
@@ -125,13 +125,16 @@ def verify(
 def evaluate(bundle: Bundle, store: Store, backend: str = "onnxruntime", progress: bool = True) -> Evaluation:
     """Predictions of every precision of `bundle` on the validation split of `store`, under both protocols."""
     trials = validation(store, rate_hz=bundle.manifest.rate_hz)
-    variants = {precision: Variant.all(precision) for precision in bundle.precisions}
+    precisions = runs(bundle)
+    if "fp32" not in precisions:
+        raise BundleError(f"{bundle.path.name} holds {', '.join(bundle.precisions)} and no fp32 to compare with; compile it again")
+    variants = {precision: Variant.all(precision) for precision in precisions}
     variants |= {f"without {name}": Variant.all("fp32", without=name) for name in ("visual", "audio")}
     with Offline.of(bundle, backend) as offline:
         windows = overlap(offline, trials, variants, bundle.manifest.window, progress)
     predictions = {
-        "overlap": {precision: windows[precision] for precision in bundle.precisions},
-        "live": {precision: live(bundle, trials, precision, backend, progress) for precision in bundle.precisions},
+        "overlap": {precision: windows[precision] for precision in precisions},
+        "live": {precision: live(bundle, trials, precision, backend, progress) for precision in precisions},
     }
     return Evaluation(trials, predictions, {name: windows[f"without {name}"] for name in ("visual", "audio")})
 
@@ -143,9 +146,9 @@ def check_golden(bundle: Bundle, backend: str = "onnxruntime", progress: bool = 
     results = {}
     with (
         Offline.of(bundle, backend) as offline,
-        Progress("golden windows", len(bundle.precisions), stream=None if progress else io.StringIO()) as bar,
+        Progress("golden windows", len(runs(bundle)), stream=None if progress else io.StringIO()) as bar,
     ):
-        for precision in bundle.precisions:
+        for precision in runs(bundle):
             if precision not in bundle.manifest.tolerance:
                 raise BundleError(f"{bundle.path.name} gives no tolerance for {precision}; compile the bundle again")
             rows = [offline.window(f, s, v, a, precision) for f, s, v, a in zip(faces, samples, visual_mask, audio_mask, strict=True)]

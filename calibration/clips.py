@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sage_edge.runtime.errors import DataError
+from sage_edge.runtime.errors import DataError, UsageError
 from sage_edge.runtime.ticks import first_sample, rms_dbfs, window_samples
 
 if TYPE_CHECKING:
@@ -55,10 +55,12 @@ class ClipSet:
 def pick(store: Store, count: int = COUNT, split: str = "train", length: int = 300) -> ClipSet:
     """Choose `count` windows of `length` ticks of `split`, the same ones for the same store; fewer when there are fewer.
 
-    Raises DataError when the split holds no tick.
+    Raises UsageError for a count below 1, DataError when the split holds no tick.
     """
     from sage_edge.training.data.windows import window_ends
 
+    if count < 1:
+        raise UsageError(f"{count} clips are too few to calibrate on; give at least 1")
     # Windows that do not overlap, so that none of the data is used twice.
     by_person: dict[str, list[tuple[Trial, int]]] = {}
     for trial in sorted(store.trials(split), key=lambda t: t.name):

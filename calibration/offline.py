@@ -19,6 +19,9 @@ from sage_edge.runtime.engines import Engine, open_engine
 BATCH = 32
 """Faces per run of the visual graph: large enough to use two cores, small enough to stay in their cache."""
 
+RUNS = ("fp32", "int8-cpu")
+"""Precisions that the backends here compute; `int8-trt` graphs are for TensorRT alone."""
+
 Part = tuple[str, str]
 """(graph, precision), such as ("visual", "int8-cpu")."""
 
@@ -33,8 +36,8 @@ class Offline:
 
     @classmethod
     def of(cls, bundle: Bundle, backend: str = "onnxruntime", threads: int | None = None) -> Offline:
-        """All graphs of `bundle`, in every precision it holds."""
-        paths = {(graph, precision): bundle.graph(graph, precision) for graph in GRAPHS for precision in bundle.precisions}
+        """All graphs of `bundle`, in every precision of `runs`."""
+        paths = {(graph, precision): bundle.graph(graph, precision) for graph in GRAPHS for precision in runs(bundle)}
         return cls(paths, bundle.manifest.face, backend, threads)
 
     def pixels(self, faces: NDArray[np.uint8], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -120,3 +123,8 @@ class Offline:
         if key not in self._engines:
             self._engines[key] = open_engine(self._paths[key], self._backend, batch, self._threads)
         return self._engines[key]
+
+
+def runs(bundle: Bundle) -> tuple[str, ...]:
+    """The precisions of `bundle` that can be computed here."""
+    return tuple(precision for precision in bundle.precisions if precision in RUNS)

@@ -12,7 +12,7 @@ import pytest
 from sage_edge.calibration import clips
 from sage_edge.calibration.feeds import calibrate
 from sage_edge.runtime.bundle import FaceInfo
-from sage_edge.runtime.errors import CompileError, DataError
+from sage_edge.runtime.errors import CompileError, DataError, UsageError
 from sage_edge.training.data.store import Store
 
 LENGTH = 30
@@ -94,6 +94,8 @@ def test_windows_come_one_at_a_time(store_path: Path) -> None:
 
 
 def test_an_empty_split_is_refused(store_path: Path) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        clips.pick(Store.open(store_path), count=0)
     with pytest.raises(DataError, match="test"):
         clips.pick(Store.open(store_path), split="test")
 

@@ -26,7 +26,7 @@ from sage_edge.compile import compile_bundle, golden, quantize_cpu
 from sage_edge.compile.blame import blame
 from sage_edge.runtime import Bundle
 from sage_edge.runtime.bundle import FileInfo, graph_path
-from sage_edge.runtime.errors import CompileError
+from sage_edge.runtime.errors import BundleError, CompileError
 from sage_edge.runtime.files import sha256_file
 from sage_edge.training.data.store import Store
 
@@ -53,7 +53,8 @@ def spoilt_ranges(bundle: Path, graph: str) -> Ranges:
 def rewritten(bundle: Path, folder: Path, **changes: object) -> Bundle:
     """A copy of `bundle` whose manifest fits the files that lie in `folder`, with `changes`."""
     manifest = Bundle.open(bundle).manifest
-    files = {name: FileInfo((folder / name).stat().st_size, sha256_file(folder / name)) for name in manifest.files}
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "manifest.json"]
+    files = {path.relative_to(folder).as_posix(): FileInfo(path.stat().st_size, sha256_file(path)) for path in paths}
     (folder / "manifest.json").write_text(dataclasses.replace(manifest, files=files, **changes).to_json())
     return Bundle.open(folder)
 
@@ -152,6 +153,22 @@ def test_verify_fails_when_int8_loses_more_than_allowed(bundle_path: Path, store
     assert result["ok"] is False
     assert len(result["failures"]) == 4
     assert all("more than -1" in text for text in result["failures"])
+
+
+def test_verify_takes_the_precisions_that_run_here(bundle_path: Path, store_path: Path, tmp_path: Path) -> None:
+    """Graphs for TensorRT are none of its business, and INT8 alone has nothing to be compared with."""
+    folder = tmp_path / "other.sage"
+    shutil.copytree(bundle_path, folder)
+    for name in GRAPHS:
+        (folder / graph_path(name, "fp32")).unlink()
+        (folder / graph_path(name, "int8-trt")).write_bytes(b"not for this backend")
+    bundle = rewritten(bundle_path, folder)
+    assert bundle.precisions == ("int8-cpu", "int8-trt")
+    result = verify(bundle, progress=False)
+    assert result.ok
+    assert list(result.golden) == ["int8-cpu"]
+    with pytest.raises(BundleError, match="no fp32 to compare with"):
+        verify(bundle, Store.open(store_path), progress=False)
 
 
 def test_verify_and_inspect_need_neither_torch_nor_onnx(bundle_path: Path, store_path: Path) -> None:
