@@ -20,7 +20,7 @@ class TrainConfig:
     """Three stages: faces alone, sound alone, then TCNs and fusion over features of the first two, which stay as they are."""
 
     seed: int = 0
-    weight_decay: float = 0.1
+    weight_decay: float = 0.05
     warmup: float = 0.1
     """Part of a stage's steps over which its learning rate rises; then it falls along a cosine."""
     clip: float = 1.0
@@ -30,15 +30,17 @@ class TrainConfig:
     mse: float = 0.1
     """Share of the squared error beside 1 - CCC."""
 
-    visual_epochs: int = 30
-    visual_faces: int = 4096
+    visual_epochs: int = 10
+    visual_faces: int = 8192
     """Faces per epoch."""
-    visual_batch: int = 64
-    visual_lr: float = 2e-3
+    visual_batch: int = 128
+    visual_lr: float = 1.5e-3
     visual_light: float = 0.25
     """Deviation of random brightness, see `inputs.augmented`."""
     visual_warp: float = 0.1
     """Deviation of random rotation (radians), scale and shear, each of the log or the angle; 0 for none."""
+    visual_ramp: float = 0.3
+    """Part of the stage over which brightness and warp grow from nothing to their deviations."""
 
     audio_epochs: int = 14
     audio_windows: int = 112
@@ -81,7 +83,7 @@ class TrainConfig:
         ):
             if getattr(self, key) < 1:
                 raise UsageError(f"{key}={getattr(self, key)} must be at least 1")
-        for key in ("visual_epochs", "audio_epochs", "fusion_epochs", "weight_decay", "mse", "visual_light", "fusion_restarts"):
+        for key in ("visual_epochs", "audio_epochs", "fusion_epochs", "weight_decay", "mse", "visual_light", "visual_ramp", "fusion_restarts"):
             if getattr(self, key) < 0:
                 raise UsageError(f"{key}={getattr(self, key)} must not be negative")
         for key in ("drop_window", "drop_stretch", "drop_features", "fusion_newest", "warmup"):
