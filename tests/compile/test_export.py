@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -16,9 +15,11 @@ from torch import nn
 
 from sage_edge.compile import export
 from sage_edge.compile.facts import CONSTANT, operators, weights_bytes
+from sage_edge.runtime import ort
 from sage_edge.runtime.errors import CompileError
 
 GRAPHS = ("visual", "audio", "fusion")
+onnxruntime = ort.load()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
@@ -15,9 +14,11 @@ from sage_edge.calibration.ranges import collect
 from sage_edge.compile import quantize_cpu
 from sage_edge.compile.facts import quantized_share, weights_bytes
 from sage_edge.compile.groups import FLOAT, check_groups, groups, weighted
+from sage_edge.runtime import ort
 from sage_edge.runtime.errors import CompileError, UsageError
 
 GRAPHS = ("visual", "audio", "fusion")
+onnxruntime = ort.load()
 
 
 @pytest.fixture(scope="module")
