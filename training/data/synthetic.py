@@ -83,7 +83,7 @@ def plan(seed: int, train: int, val: int, seconds: float) -> list[Video]:
     person = 0
     for split, people in (("train", train), ("val", val)):
         last = person + people
-        pairs = people // 10 if people >= 4 else 0
+        pairs = people // 10
         count = people - pairs
         for i in range(count):
             both = pairs > 0 and i % (count // pairs) == count // pairs - 1 and person + 2 <= last and last - person > count - i
@@ -137,12 +137,12 @@ def read_corruption(root: Path) -> dict[str, list[Corruption]]:
 
 
 def _make(job: tuple[Video, Path]) -> dict[str, list[dict[str, object]]]:
-    """Write one video with its crops and labels; returns the corrupted stretches of its trials."""
     with one_opencv_thread():
-        return _make_video(*job)
+        return make_video(*job)
 
 
-def _make_video(video: Video, out: Path) -> dict[str, list[dict[str, object]]]:
+def make_video(video: Video, out: Path) -> dict[str, list[dict[str, object]]]:
+    """Write one video with its crops and labels into a corpus' folders; returns the corrupted stretches of its trials as JSON types."""
     rng = np.random.default_rng([video.seed, video.number])
     stamps = _stamps(video, rng)
     seconds = stamps[-1] * float(TIME_BASE)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from sage_edge.cli.main import main
 from sage_edge.runtime.errors import DataError, UsageError
 from sage_edge.training.data import affwild2
-from sage_edge.training.data.synthetic import plan, read_corruption, synthesise
+from sage_edge.training.data.synthetic import make_video, plan, read_corruption, synthesise
 from sage_edge.training.data.synthetic_latent import AUDIO_KINDS, VISUAL_KINDS, Corruption, affect, draw_corruptions
 
 
@@ -80,17 +80,18 @@ def test_the_same_seed_makes_the_same_files(corpus: Path, tmp_path: Path) -> Non
 
 
 def test_two_people_in_a_video_are_two_trials(tmp_path: Path) -> None:
-    root = synthesise(tmp_path / "c", seed=1, train=10, val=1, seconds=2, workers=2, progress=False)
-    names = [t.name for t in affwild2.find_trials(root)]
-    left = [name for name in names if name.endswith("_left")]
-    right = [name for name in names if name.endswith("_right")]
-    assert [name[:-5] for name in left] == [name[:-6] for name in right] != []
-    for name in left:
-        a, b = (affwild2.read_labels(root / "VA_Estimation_Challenge/Train_Set" / f"{name[:-5]}_{side}.txt")[0] for side in ("left", "right"))
-        n = min(len(a), len(b))
-        assert not np.allclose(a[:n, 0], b[:n, 0])
-        crops = [cv2.imread(str(next((root / "cropped_aligned" / f"{name[:-5]}_{side}").glob("*.jpg")))) for side in ("left", "right")]
-        assert np.abs(np.asarray(crops[0], int) - np.asarray(crops[1], int)).mean() > 10  # two different faces
+    (pair,) = (video for video in plan(1, 10, 1, 2) if len(video.people) == 2)
+    for folder in ("batch1", "cropped_aligned", "VA_Estimation_Challenge/Train_Set"):
+        (tmp_path / folder).mkdir(parents=True)
+    record = make_video(pair, tmp_path)
+    trials = affwild2.find_trials(tmp_path)
+    assert [t.name for t in trials] == [f"{pair.name}_left", f"{pair.name}_right"] == list(record)
+    assert trials[0].media == trials[1].media
+    (a, _), (b, _) = (affwild2.read_labels(trial.labels) for trial in trials if trial.labels)
+    n = min(len(a), len(b))
+    assert not np.allclose(a[:n, 0], b[:n, 0])
+    crops = [np.asarray(cv2.imread(str(next(iter(affwild2.crop_numbers(t.crops).values())))), int) for t in trials]
+    assert np.abs(crops[0] - crops[1]).mean() > 10  # two different faces
 
 
 def test_corruption_is_on_record_and_visible(tmp_path: Path) -> None:
