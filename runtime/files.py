@@ -17,43 +17,71 @@ from .errors import UsageError
 def atomic_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield an empty folder beside `target` that becomes `target` when the block ends without an exception.
 
-    Raises UsageError when `target` exists and `replace` is false. With `replace`, the old folder goes only once the new one is whole.
+    Raises UsageError when `target` exists and `replace` is false, or is no folder. With `replace`, the old folder goes only once the new one is
+    whole, and is back in its place when that fails. Parents that were missing are made, and gone again after a failure.
     """
     target = Path(target)
-    if target.exists() and not replace:
-        raise UsageError(f"{target} exists already; choose another path or remove it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    work.chmod(0o755)
-    try:
-        yield work
-        if target.exists():
-            old = work.with_name(work.name + ".old")
-            os.rename(target, old)
+    if os.path.lexists(target):
+        if not replace:
+            raise UsageError(f"{target} exists already; choose another path or remove it")
+        if not target.is_dir():
+            raise UsageError(f"{target} is not a folder and would be replaced by one; choose another path or remove it")
+    with _parents(target):
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        old = work.with_name(work.name + ".old")
+        try:
+            work.chmod(0o777 & ~_umask())
+            yield work
+            if os.path.lexists(target):
+                os.rename(target, old)
             os.rename(work, target)
-            shutil.rmtree(old)
-        else:
-            os.rename(work, target)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+        finally:
+            # Also after an interrupt, wherever it came: either `target` is there by now, or the old one takes its place again.
+            if os.path.lexists(old) and not os.path.lexists(target):
+                os.rename(old, target)
+            for rest in (work, old):
+                if rest.is_symlink():
+                    rest.unlink()
+                shutil.rmtree(rest, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def atomic_file(target: Path) -> Iterator[Path]:
     """Yield a path beside `target` (same suffix) that replaces `target` when the block ends without an exception."""
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    work = Path(name)
-    work.chmod(0o644)
+    with _parents(target):
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
+        work = Path(name)
+        try:
+            os.close(handle)
+            work.chmod(0o666 & ~_umask())
+            yield work
+            os.replace(work, target)
+        except BaseException:
+            work.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def _parents(target: Path) -> Iterator[None]:
+    """Make the missing parents of `target`; after a failure those that are empty go again."""
+    missing = [parent for parent in target.parents if not parent.exists()]
     try:
-        yield work
-        os.replace(work, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
     except BaseException:
-        work.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            for parent in missing:
+                parent.rmdir()
         raise
+
+
+def _umask() -> int:
+    """The bits that this process takes from new files."""
+    # It cannot be read without being set; 0o077 in between lets no file of another thread out to others.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def sha256_file(path: Path) -> str:
