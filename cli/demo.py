@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     summary = demo(args.out, args.seed)
     if args.json:
         print(json.dumps(summary))
-        return 0
+        return 0 if summary["verified"]["ok"] else 1
     score, weights = summary["ccc"], summary["weights_bytes"]
     print("CCC on unseen people   valence  arousal     mean")
     for protocol in score:
@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
     print(f"INT8 weights: {weights['int8'] / weights['fp32']:.2f} of FP32; real-time factor {summary['real_time_factor']:.3f} (below 1 keeps up)")
     print(f"{sum(summary['seconds'].values()):.0f} s, {summary['peak_rss_mb']:.0f} MB at most")
     print(f"look at {args.out / 'report.html'}")
-    return 0
+    for failure in summary["verified"]["failures"]:
+        print(f"FAILED: {failure}")
+    return 0 if summary["verified"]["ok"] else 1
 
 
 def demo(
@@ -120,7 +122,7 @@ def _chain(work: Path, out: Path, seed: int, corpus: dict[str, Any], training: d
         "ccc_without": checked.ccc_without,
         "ccc_interval": _short(checked.ccc_interval),
         "golden": {name: {"difference": max(g.differences.values()), "tolerance": g.tolerance} for name, g in checked.golden.items()},
-        "verified": {"ok": checked.ok, "max_drop": max_drop, "videos": checked.videos, "frames": checked.frames},
+        "verified": {"ok": checked.ok, "failures": checked.failures, "max_drop": max_drop, "videos": checked.videos, "frames": checked.frames},
         "latency_ms": timing["latency_ms"],
         "real_time_factor": timing["real_time_factor"],
         "threads": profiled["threads"],
@@ -162,10 +164,11 @@ def _short(by_protocol: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _stretches(corpus: Path, trial: Trial) -> list[Stretch]:
+    from sage_edge.training.data.synthetic import read_corruption
+
     from .report import Stretch
 
-    notes = json.loads((corpus / "synthetic" / "corruption.json").read_text(encoding="utf-8"))
-    return [Stretch(note["kind"], note["start_s"], note["end_s"]) for note in notes.get(trial.name, [])]
+    return [Stretch(c.kind, c.start_s, c.end_s) for c in read_corruption(corpus).get(trial.name, [])]
 
 
 def _sample(store: Store, corpus: Path) -> Trial:

@@ -36,6 +36,13 @@ def test_the_verbs_of_the_readme_are_the_verbs_of_the_command() -> None:
     assert {verb: help.replace("`", "") for verb, help in rows.items()} == VERBS
 
 
+def test_measured_figures_stand_with_their_machine_and_command() -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Measured", 1)[1].split("\n## ", 1)[0]
+    assert "make demo" in section
+    assert "Xeon" in section
+    assert "TABLE" not in section
+
+
 def test_the_quick_start_begins_with_one_command_that_makes_everything() -> None:
     assert quick_start()[0] == "make demo"
 
@@ -61,5 +68,5 @@ def test_the_quick_start_runs_and_reaches_what_the_project_promises(tmp_path: Pa
     lines = [json.loads(line) for line in (ROOT / "out/sample.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines[0]["type"] == "hello"
     assert lines[0]["trained_on"]["synthetic"] is True
-    assert len(lines) > 60
+    assert len(lines) - 1 >= 50, "two estimates a second, and a hello"
     assert all(-1 <= line["valence"] <= 1 and -1 <= line["arousal"] <= 1 for line in lines[1:])
