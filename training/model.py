@@ -39,6 +39,11 @@ class FusionOutput(NamedTuple):
     """[n, W, 2]: weights of (visual, audio), sum 1; None in a `temporal` model."""
 
 
+def ticks_of(samples: int, rate_hz: int, sample_rate_hz: int) -> int:
+    """Ticks of a stretch of `samples`, the inverse of `ticks.window_samples`, which rounds to the nearest sample."""
+    return (2 * samples * rate_hz + sample_rate_hz) // (2 * sample_rate_hz)
+
+
 class AudioEncoder(nn.Module):
     """WavLM, its tokens interpolated linearly to tick times: [n, S] -> [n, W, d_A]; shorter inputs give as many ticks as they hold."""
 
@@ -56,7 +61,7 @@ class AudioEncoder(nn.Module):
         x = self.wavlm(samples)
         lower, weight = self.lower, self.upper_weight
         if x.shape[1] != self.tokens:
-            window = samples.shape[1] * self.rate_hz // self.sample_rate_hz
+            window = ticks_of(samples.shape[1], self.rate_hz, self.sample_rate_hz)
             lower, weight = (torch.from_numpy(a).to(x.device) for a in ticks.token_weights(x.shape[1], window, self.rate_hz, self.sample_rate_hz))
         below, above = x.index_select(1, lower), x.index_select(1, lower + 1)
         at_ticks: Tensor = below + (above - below) * weight[:, None]
