@@ -28,15 +28,20 @@ WEIGHTS, META = "model.safetensors", "checkpoint.json"
 _KEYS: dict[str, type] = {"schema": int, "preset": dict, "trained_on": dict, "epoch": int, "metrics": dict, "revision": str}
 
 
-def revision() -> str:
-    """`git describe` of the source tree that is running, or "unknown"."""
+def revision(source: Path = Path(__file__)) -> str:
+    """`git describe` of the checkout whose training/checkpoint.py is the running file `source`; "unknown" when it was installed elsewhere."""
+    source = source.resolve()
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).resolve().parent, capture_output=True, text=True, timeout=10, check=True
-        )
-        return done.stdout.strip()
+        # a copy inside another project's repository must not take that project's revision for its own
+        if (Path(_git(source.parent, "rev-parse", "--show-toplevel")) / "training" / source.name).resolve() != source:
+            return "unknown"
+        return _git(source.parent, "describe", "--always", "--dirty")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def _git(folder: Path, *args: str) -> str:
+    return subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
 def write_model(folder: Path, model: SAGE, *, trained_on: Mapping[str, Any], epoch: int = 0, metrics: Mapping[str, Any] | None = None) -> None:

@@ -5,6 +5,7 @@ An epoch is a fixed number of draws (faces, windows), so that the time it takes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,14 @@ class TrainConfig:
 
     def check(self, preset: Preset) -> None:
         """Raises UsageError for values that make no sense."""
+        for key, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UsageError(f"{key}={value} is not a finite number; give one")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed={self.seed} is out of range; choose 0 to 2^63 - 1")
+        for key in ("clip", "visual_lr", "audio_lr", "fusion_lr"):
+            if getattr(self, key) <= 0:
+                raise UsageError(f"{key}={getattr(self, key)} must be above 0")
         for key in (
             "visual_batch",
             "visual_faces",
@@ -83,7 +92,17 @@ class TrainConfig:
         ):
             if getattr(self, key) < 1:
                 raise UsageError(f"{key}={getattr(self, key)} must be at least 1")
-        for key in ("visual_epochs", "audio_epochs", "fusion_epochs", "weight_decay", "mse", "visual_light", "visual_ramp", "fusion_restarts"):
+        for key in (
+            "visual_epochs",
+            "audio_epochs",
+            "fusion_epochs",
+            "weight_decay",
+            "mse",
+            "visual_light",
+            "visual_warp",
+            "visual_ramp",
+            "fusion_restarts",
+        ):
             if getattr(self, key) < 0:
                 raise UsageError(f"{key}={getattr(self, key)} must not be negative")
         for key in ("drop_window", "drop_stretch", "drop_features", "fusion_newest", "warmup"):
@@ -97,7 +116,8 @@ class TrainConfig:
 
 def split_settings(preset: Preset, config: TrainConfig, values: Mapping[str, Any]) -> tuple[Preset, TrainConfig]:
     """Apply `values` to whichever of the two has the key. Raises UsageError: unknown key (naming the nearest), wrong type or value."""
-    of_config, of_preset = settings.keys(config), settings.keys(preset)
+    # a preset's name says which sizes it began with; a checkpoint is refused or taken by it
+    of_config, of_preset = settings.keys(config), [key for key in settings.keys(preset) if key != "name"]
     for key in values:
         if key not in of_config and key not in of_preset:
             raise settings.unknown(key, [*of_config, *of_preset])

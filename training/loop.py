@@ -18,6 +18,7 @@ import torch
 from sage_edge.runtime.errors import CheckpointError, DataError, UsageError
 from sage_edge.runtime.files import atomic_folder
 from sage_edge.runtime.progress import Progress
+from sage_edge.runtime.ticks import SAMPLE_RATE_HZ
 
 from . import checkpoint
 from .config import TrainConfig
@@ -67,6 +68,13 @@ def trained_on(store: Store) -> dict[str, Any]:
 def _trials(store: Store, preset: Preset) -> tuple[list[Trial], list[Trial]]:
     if store.meta.get("rate") != preset.rate_hz:
         raise UsageError(f"{store.path} was prepared at rate {store.meta.get('rate')}, preset {preset.name} wants {preset.rate_hz}; prepare it again")
+    if store.meta.get("face_size") != preset.face_size:
+        raise UsageError(
+            f"{store.path} holds faces of {store.meta.get('face_size')} pixels, preset {preset.name} wants {preset.face_size}; "
+            f"leave face_size={store.meta.get('face_size')}"
+        )
+    if preset.sample_rate_hz != SAMPLE_RATE_HZ:
+        raise UsageError(f"sample_rate_hz={preset.sample_rate_hz} is not the rate of a store's sound; leave sample_rate_hz={SAMPLE_RATE_HZ}")
     train = [trial for trial in store.trials("train") if trial.labels_valid.any()]
     if not train:
         raise DataError(f"{store.path}: no frame of the train split has a label; training needs some")

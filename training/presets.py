@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from sage_edge.runtime import ticks
 from sage_edge.runtime.errors import UsageError
 
 from . import settings
+
+MIN_WINDOW = 4
+"""Ticks: so many hold enough sound for the convolutions of WavLM."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,23 @@ class Preset:
 
 
 def _check(p: Preset) -> None:
+    for field in dataclasses.fields(p):
+        value = getattr(p, field.name)
+        shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not numbers:
+            raise UsageError(f"{field.name} is empty; give at least one number")
+        if any(type(number) is int and number < 1 for number in numbers):
+            raise UsageError(f"{field.name}={shown} must be at least 1")
+        if any(type(number) is float and not math.isfinite(number) for number in numbers):
+            raise UsageError(f"{field.name}={shown} is not finite; give a number")
+    for key in ("wavlm_dropout", "tcn_dropout", "fusion_dropout"):
+        if not 0.0 <= getattr(p, key) < 1.0:
+            raise UsageError(f"{key}={getattr(p, key)} must be at least 0 and below 1")
+    if len(p.mean) != 3 or len(p.std) != 3 or min(p.std) <= 0:
+        raise UsageError(f"mean={p.mean} and std={p.std} must have 3 numbers each (red, green, blue), those of std above 0")
+    if p.window < MIN_WINDOW:
+        raise UsageError(f"window={p.window} is too short; give at least {MIN_WINDOW} ticks")
     choices = {
         "wavlm_extractor": ("group", "layer"),
         "fusion": ("sage", "concat"),

@@ -6,6 +6,7 @@ state.pt is replaced atomically after each epoch, so a run that was stopped at a
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ import torch
 
 from sage_edge.runtime.errors import CheckpointError, UsageError
 from sage_edge.runtime.files import atomic_file
+
+_OWN = ("state.pt", "metrics.jsonl", "tensorboard")
+_TEMPORARY = re.compile(r"\.(state\..+\.pt|metrics\..+\.jsonl)")
+"""What `atomic_file` calls the two while they are written."""
 
 
 class Run:
@@ -29,6 +34,10 @@ class Run:
         """The state to continue from, None for a fresh run. Raises UsageError (something is in the way), CheckpointError (state damaged)."""
         if self.checkpoint.exists():
             raise UsageError(f"{self.checkpoint} exists already; choose another --out or remove it")
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UsageError(f"{self.folder} is in the way and no folder; choose another --out or move it")
+        if foreign := self._foreign():
+            raise UsageError(f"{self.folder} holds {foreign[0].name!r}, which no training wrote; choose another --out or move it")
         state_file = self.folder / "state.pt"
         if resume and state_file.is_file():
             try:
@@ -77,16 +86,34 @@ class Run:
                 shutil.copytree(self.folder / name, folder / name) if name == "tensorboard" else shutil.copy2(self.folder / name, folder / name)
 
     def end(self) -> None:
-        """Remove the run's folder: all that matters is in the checkpoint now."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the run's files: all that matters is in the checkpoint now."""
+        self._remove()
 
     def abandon(self) -> bool:
         """After a failure: keep a run that can be continued (True), remove one that cannot."""
         self.close()
         if (self.folder / "state.pt").is_file():
             return True
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._remove()
         return False
+
+    def _foreign(self) -> list[Path]:
+        """What lies in the folder and is not a run's: neither its files nor what a killed process left of writing them."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if path.name not in _OWN and not _TEMPORARY.fullmatch(path.name))
+
+    def _remove(self) -> None:
+        """Remove the folder, but keep what somebody else has put into it meanwhile."""
+        foreign = self._foreign()
+        if not foreign:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            return
+        for path in set(self.folder.iterdir()) - set(foreign):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the TensorBoard file."""

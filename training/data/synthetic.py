@@ -106,6 +106,8 @@ def synthesise(
     progress: bool = True,
 ) -> Path:
     """Write the corpus folder `out`, whole or not at all. `train` and `val` count people, `seconds` is the mean length of a video."""
+    if seed < 0:
+        raise UsageError(f"seed {seed} is negative; choose 0 or more")
     if train < 1 or val < 1:
         raise UsageError(f"{train} people to train and {val} to validate are too few; give at least one of each")
     if not 2 <= seconds <= 3600:
