@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sage_edge.training.data.store import Store, Trial
 
 MAX_DROP = 0.005
-OUTPUTS = ("estimates", "temporal", "modality")
 
 
 @dataclass(frozen=True)

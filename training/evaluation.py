@@ -39,15 +39,10 @@ def live_ends(n_ticks: int, hop: int = HOP) -> list[int]:
     return ends if ends and ends[-1] == n_ticks - 1 else [*ends, n_ticks - 1]
 
 
-@torch.no_grad()
-def predict_windows(model: SAGE, trial: Trial, faces: torch.Tensor, ends: Sequence[int], masks: tuple[bool, bool]) -> NDArray[np.float32]:
-    """Estimates [n, W, 2] of the windows that end at ticks `ends`; `faces` is `features.encode_faces(model, trial)`."""
-    return _predict(model, trial, faces, ends, [masks])[masks]
-
-
 def _predict(
     model: SAGE, trial: Trial, faces: torch.Tensor, ends: Sequence[int], variants: Sequence[tuple[bool, bool]]
 ) -> dict[tuple[bool, bool], NDArray[np.float32]]:
+    """{variant: estimates [n, W, 2]} of the windows that end at ticks `ends`; `faces` is `features.encode_faces(model, trial)`."""
     windows = [window_at(trial, newest, model.preset.window) for newest in ends]
     visual = torch.stack([features.face_rows(faces, window.tick_face) for window in windows])
     visual_mask = torch.from_numpy(np.stack([window.visual_mask for window in windows]).astype(np.float32))
