@@ -65,6 +65,8 @@ def _run(argv: list[str]) -> int:
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         raise UsageError(f"unknown verb {verb!r}; " + (f"did you mean {near[0]!r}?" if near else f"one of {', '.join(VERBS)}"))
+    # before torch loads: threads that spin while they wait make training many times slower on a machine that does anything else
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module = importlib.import_module(f"sage_edge.cli.{verb}")
     parser = _Parser(prog=f"sage-edge {verb}", formatter_class=argparse.RawDescriptionHelpFormatter, description=module.__doc__)
     module.configure(parser)
