@@ -10,7 +10,9 @@ The older release's `VA_Set/Training_Set` is understood too, and both folders ma
 from __future__ import annotations
 
 import math
+import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +62,7 @@ def find_trials(root: Path) -> list[TrialFiles]:
     crop_roots = _below(root, ("cropped_aligned",))
     if not crop_roots:
         raise DataError(f"{root} holds no cropped_aligned folder; unpack Aff-Wild2's cropped_aligned images into it")
-    videos = {
-        path.stem: path
-        for path in sorted(root.rglob("*"), reverse=True)
-        if path.suffix.lower() in VIDEO_SUFFIXES and "cropped_aligned" not in path.parts
-    }
+    videos = {path.stem: path for path in sorted(_videos(root), reverse=True)}
     trials, seen = [], dict[str, str]()
     for name, split, labels in wanted:
         if name in seen:
@@ -76,6 +74,13 @@ def find_trials(root: Path) -> list[TrialFiles]:
         crops = next((path for path in (parent / name for parent in crop_roots) if path.is_dir()), None)
         trials.append(TrialFiles(name, split, video, crops, labels))
     return sorted(trials, key=lambda trial: (("train", "val", "test").index(trial.split), trial.name))
+
+
+def _videos(root: Path) -> Iterator[Path]:
+    """Video files below `root`; the millions of crops are not looked at."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if name != "cropped_aligned"]
+        yield from (Path(folder, name) for name in files if Path(name).suffix.lower() in VIDEO_SUFFIXES)
 
 
 def _below(root: Path, names: tuple[str, ...]) -> list[Path]:

@@ -6,6 +6,7 @@ time zero: a track that starts later is preceded by zeros, one that starts earli
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from sage_edge.runtime.sources import media, sound
 from sage_edge.runtime.ticks import NS_PER_S, SAMPLE_RATE_HZ
 
 
-def video_clock(path: Path) -> tuple[Fraction, NDArray[np.int64]]:
+def video_clock(path: Path, damaged: Callable[[], None] = lambda: None) -> tuple[Fraction, NDArray[np.int64]]:
     """(stamp of the first frame on the file's clock in seconds, times of all frames after it in ns, int64 [F], ascending).
 
-    Decodes the first frame alone, so that a file without a picture is refused. Raises SourceError.
+    Decodes the first frame alone, so that a file without a picture is refused. `damaged()` is called for each packet that is marked as
+    damaged, and where the file breaks off. Raises SourceError.
     """
     import av
 
@@ -33,10 +35,12 @@ def video_clock(path: Path) -> tuple[Fraction, NDArray[np.int64]]:
         stamps: list[int | None] = []
         try:
             for packet in container.demux(stream):
+                if packet.is_corrupt:
+                    damaged()
                 if packet.size and not packet.is_discard:
                     stamps.append(packet.pts if packet.pts is not None else packet.dts)
         except av.FFmpegError:
-            pass  # a file that breaks off: what came before counts
+            damaged()  # a file that breaks off: what came before counts
         base = Fraction(stream.time_base)
     known = sorted({stamp for stamp in stamps if stamp is not None})
     if not known:
@@ -45,15 +49,18 @@ def video_clock(path: Path) -> tuple[Fraction, NDArray[np.int64]]:
     return known[0] * base, times
 
 
-def read_audio(path: Path, zero_s: Fraction) -> NDArray[np.int16]:
-    """The sound of a file from `zero_s` on its clock on, mono 16 kHz int16 [N]; N = 0 when it has none that can be decoded."""
+def read_audio(path: Path, zero_s: Fraction, damaged: Callable[[], None] = lambda: None) -> NDArray[np.int16]:
+    """The sound of a file from `zero_s` on its clock on, mono 16 kHz int16 [N]; N = 0 when it has none that can be decoded.
+
+    `damaged()` is called for each packet or frame that was left out or repaired.
+    """
     pieces: list[NDArray[np.int16]] = []
     count = 0
     with media.open_media(path) as container:
         stream = media.audio_stream(container)
         if stream is None or not media.can_decode(stream):
             return np.zeros(0, np.int16)
-        for event in sound.sound_events(media.decoded(container, stream, lambda: None), zero_s, lambda: None):
+        for event in sound.sound_events(media.decoded(container, stream, damaged), zero_s, damaged):
             start = round(event.t_ns * SAMPLE_RATE_HZ / NS_PER_S)
             if start > count:
                 pieces.append(np.zeros(start - count, np.int16))

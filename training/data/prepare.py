@@ -38,6 +38,8 @@ class Summary:
     uneven: list[tuple[str, int, int]] = field(default_factory=list)
     crops_dropped: int = 0
     """Crops whose number is beyond the last frame."""
+    damaged: list[tuple[str, int]] = field(default_factory=list)
+    """(trial, packets and frames of its video file that could not be read and were left out)."""
     without_sound: list[str] = field(default_factory=list)
     without_crops: list[str] = field(default_factory=list)
 
@@ -54,6 +56,9 @@ class Summary:
             )
         if self.crops_dropped:
             text.append(f"{self.crops_dropped} crops lie beyond the last frame of their video and were left out")
+        if self.damaged:
+            shown = ", ".join(f"{name} ({count})" for name, count in self.damaged[:5]) + ", ..." * (len(self.damaged) > 5)
+            text.append(f"{len(self.damaged)} trials have damaged packets or frames in their video file, which were left out: {shown}")
         for what, names in (("sound", self.without_sound), ("crops", self.without_crops)):
             if names:
                 text.append(f"{len(names)} trials have no {what}: {', '.join(names[:5])}" + ", ..." * (len(names) > 5))
@@ -110,6 +115,7 @@ def prepare_store(source: Path, out: Path, *, rate: int | str, workers: int | No
             if result.entry["split"] != "test" and result.rows != result.entry["counts"]["frame_t_ns"]
         ],
         crops_dropped=sum(result.crops_dropped for result in done),
+        damaged=[(result.entry["name"], result.entry["damaged"]) for result in done if "damaged" in result.entry],
         without_sound=[result.entry["name"] for result in done if not result.entry["counts"]["audio"]],
         without_crops=[result.entry["name"] for result in done if not result.entry["counts"]["faces"]],
     )
@@ -130,8 +136,9 @@ def _corpus_meta(source: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def _prepare_trial(job: _Job) -> _Done:
     files, out = job.files, job.out
     labels, valid = affwild2.read_labels(files.labels) if files.labels else (np.zeros((0, 2), np.float32), np.zeros(0, np.bool_))
-    zero_s, frame_t_ns = media.video_clock(files.media)
-    audio = media.read_audio(files.media, zero_s)
+    damage: list[None] = []
+    zero_s, frame_t_ns = media.video_clock(files.media, lambda: damage.append(None))
+    audio = media.read_audio(files.media, zero_s, lambda: damage.append(None))
     n = len(frame_t_ns)
     rows = len(labels)
     labels = np.concatenate([labels[:n], np.zeros((max(n - rows, 0), 2), np.float32)])
@@ -155,6 +162,8 @@ def _prepare_trial(job: _Job) -> _Done:
         "counts": {"faces": len(inside)} | {name: len(array) for name, array in arrays.items()},
         "files": {path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(out.iterdir())},
     }
+    if damage:  # only then, so that the index of a sound corpus stays as it is
+        entry["damaged"] = len(damage)
     return _Done(entry, rows, len(numbered) - len(inside), int(valid.sum()), duration_s)
 
 

@@ -123,7 +123,11 @@ class Store:
             raise DataError(f"{index} cannot be read as a store's index; prepare the corpus again into a new folder") from None
         if schema != SCHEMA:
             raise DataError(f"{index} has schema {schema}, this version reads {SCHEMA}; prepare the corpus again or use the version that wrote it")
-        for entry in entries:
+        for key in ("rate", "face_size"):
+            if key not in meta:
+                raise DataError(f"{index}: meta has no {key!r}; prepare the corpus again into a new folder")
+        for number, entry in enumerate(entries):
+            _check_entry(index, number, entry)
             for name, record in entry["files"].items():
                 file = path / "trials" / entry["name"] / name
                 if not file.is_file() or file.stat().st_size != record["size"]:
@@ -146,6 +150,20 @@ class Store:
         native = self.meta["rate"] == "native"
         keys = ("name", "split", "source", "subject", "rate_hz")
         return Trial(**{key: entry[key] for key in keys}, native=native, **arrays)
+
+
+def _check_entry(index: Path, number: int, entry: Any) -> None:
+    """DataError naming the first key that entry `number` of an index lacks, so that later code can rely on all of them."""
+    name = entry.get("name", number) if isinstance(entry, dict) else number
+    wanted: list[tuple[str, Any, tuple[str, ...]]] = [("", entry, ("name", "split", "source", "subject", "rate_hz", "counts", "files"))]
+    if isinstance(entry, dict):
+        wanted += [("counts.", entry.get("counts"), ARRAYS), ("files.", entry.get("files"), tuple(f"{array}.npy" for array in ARRAYS))]
+        files = entry.get("files")
+        wanted += [(f"files.{file}.", record, ("size",)) for file, record in (files.items() if isinstance(files, dict) else ())]
+    for prefix, value, keys in wanted:
+        for key in keys:
+            if not isinstance(value, dict) or key not in value:
+                raise DataError(f"{index}: trial {name} has no {prefix + key!r}; prepare the corpus again into a new folder")
 
 
 def index_digest(content: dict[str, Any]) -> str:
