@@ -37,7 +37,8 @@ def open_media(path: Path) -> InputContainer:
         raise SourceError(f"{path} has zero bytes; copy or record it again")
     try:
         # An absolute path, so that no colon in it reads as a protocol. Playlists get at no host either: FFmpeg keeps files to files.
-        container = av.open(str(path.resolve()))
+        # A title in another encoding than UTF-8 is nobody's business here.
+        container = av.open(str(path.resolve()), metadata_errors="replace")
     except PermissionError:
         raise SourceError(f"{path} cannot be read: permission denied; chmod it or run as its owner") from None
     except av.FFmpegError as error:

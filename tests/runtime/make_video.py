@@ -39,12 +39,14 @@ def write_video(
     options: dict[str, str] | None = None,
     time_base: Fraction = Fraction(1, 90_000),
     sound_drop: Callable[[int], bool] = lambda _index: False,
+    metadata: dict[str, str] | None = None,
 ) -> Path:
     """Write a file. `stamps_s` None leaves the pictures out; `sound` is float32 [n] or [channels, n]."""
     width, height = size
     with av.open(
         str(path), "w", options={"movie_timescale": "90000", **(options or {})} if path.suffix in (".mp4", ".mov") else (options or {})
     ) as out:
+        out.metadata.update(metadata or {})
         video = audio = None
         if stamps_s is not None:
             video = out.add_stream(video_codec, rate=30)

@@ -204,3 +204,12 @@ def test_closing_early_and_twice(index_first: bytes, tmp_path: Path) -> None:
     video.close()
     video.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_title_that_is_not_utf8(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "x.mkv", stamps_s=even_stamps(25, 5), metadata={"title": "Caf__ noir"})
+    data = path.read_bytes()
+    assert b"Caf__ noir" in data
+    path.write_bytes(data.replace(b"Caf__ noir", "Caf\u00e9\u00e9 noir".encode("latin-1")))
+    with VideoFile(path) as video:
+        assert len([event for event in video if isinstance(event, FrameEvent)]) == 5
