@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -22,6 +21,7 @@ from .engines import check_backend, default_threads
 from .errors import UsageError
 from .files import atomic_file
 from .graphs import Graphs
+from .ort import load as load_onnxruntime
 
 _FLAVOURS = {"onnxruntime": {"fp32": "fp32", "int8": "int8-cpu"}}
 _RUNS = 5
@@ -80,7 +80,8 @@ def _fastest(bundle: Bundle, precisions: list[str], backend: str, threads: int |
     key = {
         "bundle": bundle.manifest.digest,
         "backend": backend,
-        "version": importlib.metadata.version(backend),
+        # Its wheels have several names (onnxruntime-gpu, ...); the module has one.
+        "version": str(load_onnxruntime().__version__),
         "threads": default_threads() if threads is None else threads,
         "processor": [platform.machine(), machine.processor(), machine.cores()],
     }

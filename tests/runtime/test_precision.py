@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,15 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
 def test_time_hops(bundle: Bundle) -> None:
     seconds = time_hops(bundle, ["fp32", "int8-cpu"], "onnxruntime", 1, runs=2)
     assert all(value > 0 for value in seconds.values())
+
+
+def test_auto_under_another_name_of_the_wheel(bundle: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert resolve(bundle, "auto", "onnxruntime", 1) in ("fp32", "int8-cpu")
+    (file,) = cache.iterdir()
+    assert json.loads(file.read_text())["version"] == onnxruntime.__version__
