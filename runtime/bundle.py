@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -299,7 +300,7 @@ class Bundle:
         try:
             with np.load(self.path / GOLDEN, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        except (ValueError, OSError, KeyError) as error:
+        except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
             raise BundleError(f"{self.path / GOLDEN} cannot be read ({error}); compile the bundle again") from None
 
 
@@ -320,7 +321,9 @@ def _inside(real: Path, name: str, shown: Path) -> Path:
 
 def _walk(real: Path) -> list[str]:
     found = []
-    for folder, _, names in os.walk(real):
+    for folder, folders, names in os.walk(real):
+        # The walk does not enter linked folders, so a link counts as what the manifest has to list.
+        names += [name for name in folders if (Path(folder) / name).is_symlink()]
         found += [(Path(folder) / name).relative_to(real).as_posix() for name in names]
     return sorted(found)
 

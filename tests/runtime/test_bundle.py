@@ -208,6 +208,16 @@ def test_link_that_leaves_the_folder(copy_of: Copy, tmp_path: Path) -> None:
     assert "link that leaves" in refusal(path)
 
 
+def test_a_linked_folder_inside_is_not_listed(copy_of: Copy, tmp_path: Path) -> None:
+    path = copy_of()
+    (tmp_path / "elsewhere").mkdir()
+    (path / "more").symlink_to(tmp_path / "elsewhere")
+    assert "more is not listed" in refusal(path)
+    (path / "more").unlink()
+    (path / "onnx/again").symlink_to(path / "onnx")
+    assert "onnx/again is not listed" in refusal(path)
+
+
 def test_bundle_may_itself_be_reached_by_a_link(bundle_path: Path, tmp_path: Path) -> None:
     (tmp_path / "link.sage").symlink_to(bundle_path)
     assert Bundle.open(tmp_path / "link.sage").path == bundle_path.resolve()
@@ -230,6 +240,10 @@ def test_golden_of_objects_is_refused(copy_of: Copy) -> None:
     with pytest.raises(BundleError, match="golden"):
         Bundle.open(path).golden()
     shutil.copy(path / "manifest.json", path / "golden.npz")
+    write_manifest(path)
+    with pytest.raises(BundleError, match="golden"):
+        Bundle.open(path).golden()
+    (path / "golden.npz").write_bytes(b"PK\x03\x04 begins like an archive")
     write_manifest(path)
     with pytest.raises(BundleError, match="golden"):
         Bundle.open(path).golden()
