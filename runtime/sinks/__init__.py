@@ -7,6 +7,7 @@ the run stops and even when the disk fills up. Nothing is created before `start`
 from __future__ import annotations
 
 import difflib
+import os
 from typing import Any, Protocol
 
 from ..errors import UsageError
@@ -59,7 +60,8 @@ def open_sinks(specs: list[str]) -> list[Sink]:
     seen: set[str] = set()
     for spec in specs:
         _, _, target = spec.partition(":")
-        if target in seen:
+        place = target if target == "-" else os.path.realpath(target)
+        if place in seen:
             raise UsageError(f"two outputs go to {target!r}; give each its own")
-        seen.add(target)
+        seen.add(place)
     return [open_sink(spec) for spec in specs]

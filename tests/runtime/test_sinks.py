@@ -170,3 +170,12 @@ def test_a_pipe_whose_reader_has_gone(tmp_path: Path) -> None:
         sink.write(SEEN)
     assert signal.getsignal(signal.SIGPIPE) == before
     sink.close()
+
+
+def test_one_place_written_in_two_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("a")
+    for other in ("csv:./a", f"csv:{tmp_path}/a", "jsonl:../" + tmp_path.name + "/a", "csv:link"):
+        with pytest.raises(UsageError, match="two outputs go to"):
+            open_sinks(["jsonl:a", other])
+    assert [sink.spec for sink in open_sinks(["jsonl:-", "jsonl:./-", "csv:b"])] == ["jsonl:-", "jsonl:./-", "csv:b"]
