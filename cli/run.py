@@ -2,7 +2,8 @@
 
 Every hop gives one estimate (twice a second by default), also while there is no face or no sound: then its masks and reliabilities say so.
 Outputs, any number of them: jsonl:- (stdout, the default), jsonl:FILE, csv:FILE. Each line is written at once; a file holds whole lines
-whenever the run stops. Warnings and the closing summary go to stderr. Nothing else is written and nothing is sent anywhere.
+whenever the run stops. Warnings and the closing summary go to stderr. Nothing is sent anywhere, and
+nothing else is written, but that --precision auto keeps what it measured in the user's cache folder ($XDG_CACHE_HOME/sage-edge).
 
 example:
   sage-edge run out/demo/demo.sage --video out/demo/sample.mp4 --out jsonl:- --out csv:sample.csv
