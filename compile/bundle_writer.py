@@ -36,19 +36,18 @@ from sage_edge.runtime.bundle import (
     TrainedOn,
     graph_path,
 )
-from sage_edge.runtime.errors import CheckpointError, CompileError
+from sage_edge.runtime.errors import CheckpointError, CompileError, UsageError
 from sage_edge.runtime.files import atomic_folder, sha256_file
 
 from . import golden, quantize_cpu
 from .blame import blame
 from .calibrated import calibrate_graphs, export_graphs, face_info
-from .facts import weights_bytes
-from .groups import FLOAT, check_groups, groups
+from .facts import HOP, weights_bytes
+from .groups import FLOAT, check_groups, check_names, groups
 
 if TYPE_CHECKING:
     from sage_edge.training.data.store import Store
 
-HOP = 15
 PRECISIONS = ("fp32", quantize_cpu.PRECISION)
 
 
@@ -78,10 +77,15 @@ def compile_bundle(
 
     out = Path(out)
     check_method(method)
+    if ranges is None and count < 1:
+        raise UsageError(f"{count} clips are too few to calibrate on; give at least 1")
+    if replace:
+        _check_replaceable(out)
     try:
         with atomic_folder(out, replace=replace) as work:
             model, meta = checkpoints.load(Path(checkpoint), preset)
             _trained_on(meta, Path(checkpoint))
+            check_names(float_groups, model.preset)
             store = store if isinstance(store, Store) else Store.open(store)
             validation(store, rate_hz=model.preset.rate_hz)
             facts = _Facts(model, meta, Path(checkpoint))
@@ -171,6 +175,14 @@ class _Facts:
             tolerance=dict(golden.TOLERANCE),
             files={name: FileInfo(os.stat(folder / name).st_size, sha256_file(folder / name)) for name in names},
         )
+
+
+def _check_replaceable(out: Path) -> None:
+    """UsageError unless what lies at `out` is a bundle, an empty folder or nothing: --force must not cost anybody another folder."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UsageError(f"{out} is no folder, so it is not replaced; choose another path or remove it")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise UsageError(f"{out} is no bundle (it has no {MANIFEST}), so it is not replaced; choose another path or remove it")
 
 
 def _trained_on(meta: Mapping[str, Any], checkpoint: Path) -> TrainedOn:

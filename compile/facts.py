@@ -12,11 +12,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sage_edge.runtime.faces import MARGIN
 from sage_edge.runtime.ticks import SAMPLE_RATE_HZ, window_samples
 
 if TYPE_CHECKING:
     import onnx
 
+HOP = 15
+"""Ticks between two estimates of a live session."""
 WEIGHTED = ("Conv", "MatMul", "Gemm")
 """Operators that hold trained weights and do nearly all of the arithmetic."""
 CONSTANT = "constant/"
@@ -34,9 +37,11 @@ def properties(preset: Any, meta: Mapping[str, Any]) -> dict[str, str]:
         "window": str(preset.window),
         "rate_hz": str(preset.rate_hz),
         "sample_rate_hz": str(SAMPLE_RATE_HZ),
+        "hop": str(min(HOP, preset.window)),
         "samples": str(window_samples(preset.window, preset.rate_hz)),
         "crop_size": str(preset.face_size),
         "input_size": str(preset.input_size),
+        "face_margin": str(MARGIN),
         "colour": "rgb",
         "mean": json.dumps(list(preset.mean)),
         "std": json.dumps(list(preset.std)),

@@ -17,6 +17,8 @@ from .facts import WEIGHTED
 if TYPE_CHECKING:
     import onnx
 
+    from sage_edge.training.presets import Preset
+
 _RULES = tuple(
     (graph, re.compile(pattern), group)
     for graph, pattern, group in (
@@ -71,6 +73,22 @@ def weighted(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def graph_name(model: onnx.ModelProto) -> str:
     """Which of the three graphs `model` is, as its metadata says; "" when it does not."""
     return next((prop.value for prop in model.metadata_props if prop.key == "graph"), "")
+
+
+def check_names(names: Iterable[str], preset: Preset) -> None:
+    """UsageError for a name that no model of `preset` can have a group of; needs no graph, so it can come before any work."""
+    count = {"audio": preset.wavlm_layers, "fusion": preset.fusion_layers}
+    known = {f"{graph}.{OTHER}" for graph in ("visual", "audio", "fusion")}
+    for graph, pattern, group in _RULES:
+        parts: Iterable[object] = ()
+        if r"(\d+)" in pattern.pattern:
+            parts = range(count[graph])
+        elif r"(layer\d+)" in pattern.pattern:
+            parts = [f"layer{i + 1}" for i in range(len(preset.resnet_blocks))]
+        elif "(tcn_visual|tcn_audio)" in pattern.pattern:
+            parts = ("tcn_visual", "tcn_audio")
+        known |= {group.replace(r"\1", str(part)) for part in parts} or {group}
+    check_groups(names, known)
 
 
 def check_groups(names: Iterable[str], known: Collection[str]) -> None:

@@ -1,0 +1,76 @@
+"""What compile refuses before it begins: folders that are no bundles, settings that could only fail later. And how an ONNX file explains itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from sage_edge.cli.main import main
+from sage_edge.compile import bundle_writer, compile_bundle
+from sage_edge.compile.calibrated import export_graphs
+from sage_edge.compile.groups import FLOAT, check_names, groups
+from sage_edge.runtime.errors import CheckpointError, UsageError
+from sage_edge.runtime.faces import MARGIN
+from sage_edge.training import presets
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("the export began")
+
+    monkeypatch.setattr(bundle_writer, "_graphs", work)
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "1.jpg").write_text("dear")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(photos)
+    for name, says in (("photos", "is no bundle"), ("file", "is no folder"), ("link", "is no folder")):
+        assert main(["compile", "CKPT", "--data", "STORE", "--out", str(tmp_path / name), "--force"]) == 2
+        assert says in capsys.readouterr().err.splitlines()[-1]
+    assert (photos / "1.jpg").read_text() == "dear"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link", "photos"]
+
+
+def test_an_empty_folder_or_a_bundle_may_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "old.sage").mkdir()
+    (tmp_path / "old.sage" / "manifest.json").write_text("{}")
+    for name in ("empty", "old.sage", "new.sage"):
+        with pytest.raises(CheckpointError, match="is not a checkpoint"):
+            compile_bundle(tmp_path / "none", tmp_path, tmp_path / name, replace=True, progress=False)
+
+
+def test_no_clips_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="0 clips are too few"):
+        compile_bundle(tmp_path / "none", tmp_path / "none", tmp_path / "x.sage", count=0, progress=False)
+
+
+def test_an_unknown_group_is_refused_before_the_export(checkpoint_path: Path, store_path: Path, tmp_path: Path, no_work: None) -> None:
+    for group in ("audio.nonsense", "audio.attention.1"):
+        with pytest.raises(UsageError, match=f"no group '{group}'"):
+            compile_bundle(checkpoint_path, store_path, tmp_path / "x.sage", float_groups=(*FLOAT, group), progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_group_of_a_model_is_known_and_its_files_explain_themselves(model, tmp_path: Path) -> None:
+    paths = export_graphs(model, {"trained_on": {}}, tmp_path, "{graph}.onnx", False)
+    graphs = [onnx.load(path) for path in paths.values()]
+    names = {group for graph in graphs for group in groups(graph)}
+    assert {"visual.layer4", "audio.attention.0", "fusion.tcn_audio"} <= names
+    check_names(names, model.preset)
+    for graph in graphs:
+        props = {prop.key: prop.value for prop in graph.metadata_props}
+        assert (props["hop"], float(props["face_margin"])) == ("15", MARGIN)
+
+
+def test_groups_are_counted_by_layers() -> None:
+    base = presets.get("base")
+    check_names(["audio.attention.11", "fusion.feed_forward.3", *FLOAT], base)
+    with pytest.raises(UsageError, match=r"audio\.attention\.12"):
+        check_names(["audio.attention.12"], base)
