@@ -1,5 +1,6 @@
 """Fixtures over the toy store of `conftest_toy.py`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,17 @@ from conftest_toy import QUICK, TINY_SETTINGS, write_store
 from sage_edge.training import presets
 from sage_edge.training.config import TrainConfig
 from sage_edge.training.data.store import Store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models this small gain nothing from a second thread, and lose a lot by it where other programs run."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

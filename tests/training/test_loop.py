@@ -148,12 +148,17 @@ def test_training_learns_the_toy_problem(toy, tmp_path):
         {
             "visual_epochs": 6,
             "visual_faces": 256,
+            "visual_light": 0.02,
+            "visual_warp": 0.0,
             "audio_epochs": 8,
             "audio_windows": 64,
             "audio_batch": 8,
-            "fusion_epochs": 8,
+            "fusion_epochs": 12,
             "fusion_windows": 64,
-            "visual_light": 0.02,
+            "fusion_lr": 4e-3,
+            "weight_decay": 0.02,
+            "visual_lr": 2e-3,
+            "drop_features": 0.0,
         },
     )
     train(toy, preset, tmp_path / "ckpt", config)
@@ -213,5 +218,5 @@ def test_the_learning_rate_rises_then_falls():
     rates = [learning_rate(1.0, step, 100, 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert max(rates) == rates[9] == 1.0
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
     assert 0.01 <= rates[-1] < 0.02
