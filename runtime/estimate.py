@@ -44,7 +44,12 @@ class AudioLevel:
 
 @dataclass(frozen=True)
 class Drops:
-    """Losses since the session began: frames that came too late for a tick, breaks in the sound, lines that sinks gave up."""
+    """Losses since the session began.
+
+    `frames_stale`: frames that came too late for a tick, or that the source found damaged. `audio_overruns`: gaps, overlaps and stretches of NaN
+    or infinity in the sound, and pieces that the source found damaged (one that leaves a gap is a piece and a gap). `sinks`: lines that sinks
+    gave up.
+    """
 
     frames_stale: int = 0
     audio_overruns: int = 0

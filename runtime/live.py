@@ -40,6 +40,7 @@ class Summary:
     stages: dict[str, StageSummary]
     drops: Drops
     source_drops: SourceDrops
+    """What the source found damaged; `drops` counts it too."""
     ended: str
 
     @property
@@ -55,7 +56,8 @@ class Summary:
         return (
             f"{self.frames} frames, {self.estimates} estimates, {self.media_s:.1f} s of media in {self.wall_s:.1f} s; "
             f"real-time factor {self.real_time_factor:.3f}; drops: frames_stale {self.drops.frames_stale}, "
-            f"audio_overruns {self.drops.audio_overruns}, sinks {self.drops.sinks}, damaged frames {lost.frames}, damaged sound {lost.audio}; "
+            f"audio_overruns {self.drops.audio_overruns}, sinks {self.drops.sinks}, of them "
+            f"damaged frames {lost.frames}, damaged sound {lost.audio}; "
             f"p50/p95 ms: {times or 'none'}{end}"
         )
 
@@ -94,6 +96,7 @@ class _Loop:
     def __init__(self, source: Source, session: Session, sinks: Sequence[Sink], pace: bool) -> None:
         self._source, self._session, self._sinks, self._pace = source, session, sinks, pace
         self._frames = self._estimates = self._media_ns = self._slept_ns = 0
+        self._counted = SourceDrops()
         self._started_ns = time.perf_counter_ns()
 
     def run(self) -> None:
@@ -109,6 +112,7 @@ class _Loop:
             before = time.perf_counter_ns()
             event = next(events, None)
             taken += time.perf_counter_ns() - before
+            self._count_damage()
             if event is None:
                 break
             if self._pace:
@@ -127,6 +131,12 @@ class _Loop:
             self._emit()
         session.finish()
         self._emit()
+
+    def _count_damage(self) -> None:
+        """What the source has lost since the last call goes into the session's drops."""
+        now, before = self._source.drops, self._counted
+        self._session.count_drops(now.frames - before.frames, now.audio - before.audio)
+        self._counted = SourceDrops(now.frames, now.audio)
 
     def _wait(self, t_ns: int) -> None:
         ahead_ns = self._started_ns + t_ns - time.perf_counter_ns()

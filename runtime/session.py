@@ -170,11 +170,11 @@ class Session:
     def drops(self) -> Drops:
         """Losses so far."""
         sound = self._sound
-        stale, overruns = self._frames_stale + self._more_stale, sound.gaps + sound.overlaps + self._more_overruns
-        return Drops(stale, overruns, self._more_sinks)
+        breaks = sound.gaps + sound.overlaps + sound.stretches_not_finite
+        return Drops(self._frames_stale + self._more_stale, breaks + self._more_overruns, self._more_sinks)
 
     def count_drops(self, frames_stale: int = 0, audio_overruns: int = 0, sinks: int = 0) -> None:
-        """Add losses that happened outside (in a capture thread, in a sink) to `drops` of the estimates that follow."""
+        """Add losses that happened outside (in a source, in a capture thread, in a sink) to `drops` of the estimates that follow."""
         self._more_stale += frames_stale
         self._more_overruns += audio_overruns
         self._more_sinks += sinks

@@ -1,7 +1,7 @@
 """The sound of a session on the tick grid: chunks with stamps go in, a window of samples and its mask come out.
 
 Samples are float32 mono, addressed by their index after the epoch. A chunk that follows the one before is appended, whatever its stamp says
-within 20 ms; a gap becomes zeros with the mask off; what overlaps is dropped; NaN and infinity become 0. All of it is counted.
+within 20 ms; a gap becomes zeros with the mask off; what overlaps is dropped; NaN and infinity become 0. All of it is counted as breaks.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class Soundtrack:
         """Chunks whose beginning had come before."""
         self.samples_not_finite = 0
         """Samples that were NaN or infinite."""
+        self.stretches_not_finite = 0
+        """Stretches of such samples, however they were cut into chunks."""
+        self._in_stretch = False
 
     def append(self, samples: NDArray[np.float32], start: int) -> Iterator[None]:
         """Take float32 [n] whose first sample has index `start`; yields after every piece, before older samples are given up."""
@@ -60,7 +63,10 @@ class Soundtrack:
             finite = np.isfinite(piece)
             if not finite.all():
                 self.samples_not_finite += len(piece) - int(finite.sum())
+                begins = ~finite & np.concatenate(([not self._in_stretch], finite[:-1]))
+                self.stretches_not_finite += int(begins.sum())
                 piece = np.where(finite, piece, np.float32(0))
+            self._in_stretch = not finite[-1]
             self._ring.push(piece)
             time.samples += len(piece)
             yield
@@ -96,6 +102,7 @@ class Soundtrack:
     def _silence(self, end: int) -> Iterator[None]:
         """Zeros up to index `end`, marked as not received."""
         time = self._time
+        self._in_stretch = False
         self._gaps.append((time.samples, end))
         while time.samples < end:
             n = min(self._piece, end - time.samples)

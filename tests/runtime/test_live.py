@@ -226,6 +226,9 @@ class Sixty:
         for i in range(60):
             if not 20 <= i < 40:
                 yield AudioEvent(round(i / 60 * 1e9), np.full(267 if i % 3 != 2 else 266, 0.1, np.float32))
+            if i == 50:  # between the first estimate and the second
+                self.drops.frames += 1
+                self.drops.audio += 4
             yield FrameEvent(round(i / 60 * 1e9), np.full((48, 64, 3), 90, np.uint8), "bgr")
 
     def close(self) -> None:
@@ -238,6 +241,9 @@ def test_any_source_will_do(bundle: Bundle) -> None:
         summary = run_live(Sixty(), session, [kept])
     assert (summary.frames, summary.estimates) == (60, 3), "the last frame, at 983 ms, is for tick 30: a hop of one tick"
     assert summary.stages["find"].count == 31, "only the frames that ticks take are searched"
-    assert summary.source_drops.frames == 2
-    assert "damaged frames 2" in summary.line()
-    assert kept.estimates[1].drops.audio_overruns == 1
+    assert (summary.source_drops.frames, summary.source_drops.audio) == (3, 4)
+    assert "damaged frames 3, damaged sound 4" in summary.line()
+    drops = [e.drops for e in kept.estimates]
+    assert [d.frames_stale for d in drops] == [2, 3, 3], "what the source lost is in the estimates that follow, once"
+    assert [d.audio_overruns for d in drops] == [1, 5, 5], "the gap and four damaged pieces"
+    assert summary.drops == drops[-1]

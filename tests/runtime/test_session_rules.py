@@ -334,6 +334,18 @@ def test_not_finite_samples_become_zeros_and_are_counted(make: Make) -> None:
     clean.push_audio(bad, 0)
     assert [e.valence for e in finish(session)] == [e.valence for e in finish(clean)]
     assert session._sound.samples_not_finite == 3
+    assert (session.drops.audio_overruns, clean.drops.audio_overruns) == (3, 0)
+
+
+@pytest.mark.parametrize("chunk", [7, 320, 1601, 16_000])
+def test_a_stretch_of_not_finite_samples_is_one_break(chunk: int, make: Make) -> None:
+    bad = NOISE[:16_000].copy()
+    bad[:5], bad[1590:1620], bad[9000:12_000], bad[-1] = np.nan, np.inf, -np.inf, np.nan
+    session = make(t0_ns=0)
+    for at in range(0, len(bad), chunk):
+        session.push_audio(bad[at : at + chunk], at * 62_500)
+    assert finish(session)[-1].drops.audio_overruns == 4
+    assert session._sound.samples_not_finite == 5 + 30 + 3000 + 1
 
 
 def test_lag_is_bounded(make: Make) -> None:
