@@ -38,7 +38,7 @@ extern const sage_kernels sage_kernels_plain;
 #define SAGE_HAVE_AVX2 1
 extern const sage_kernels sage_kernels_avx2;
 #endif
-#if defined(__aarch64__) || defined(__ARM_NEON)
+#if defined(__aarch64__)
 #define SAGE_HAVE_NEON 1
 extern const sage_kernels sage_kernels_neon;
 #endif

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,3 +55,18 @@ def test_binding_follows_the_header() -> None:
     }
     declared = {name: len(arguments) for name, (_result, arguments) in library._PROTOTYPES.items()}
     assert header == {"sage_abi_version": 0, **declared}
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_neon_kernels_are_named_only_where_they_are_built() -> None:
+    header = HEADER.parent.parent / "src/kernels.h"
+
+    def named(*macros: str) -> bool:
+        flags = ["-undef", *(f"-D{macro}" for macro in macros)]
+        # Without the system's headers, which want a processor of their own.
+        text = header.read_text().replace("#include <stdint.h>", "")
+        done = subprocess.run(["cc", "-E", "-dM", *flags, "-"], input=text, capture_output=True, text=True, check=True)
+        return "SAGE_HAVE_NEON" in done.stdout
+
+    assert named("__aarch64__", "__ARM_NEON", "__GNUC__")
+    assert not named("__arm__", "__ARM_NEON", "__GNUC__"), "CMake compiles them for AArch64 alone"
