@@ -189,3 +189,14 @@ def test_it_loads_neither_torch_nor_onnx(bundle_path: Path, clip: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_bundle_with_a_flipped_byte_as_a_process(copy_of: Callable[[], Path], clip: Path, tmp_path: Path) -> None:
+    path = copy_of()
+    graph = path / "onnx/visual.int8-cpu.onnx"
+    data = bytearray(graph.read_bytes())
+    data[-1] ^= 0x80
+    graph.write_bytes(data)
+    line = refused(run(path, "--video", clip, "--out", f"csv:{tmp_path}/x.csv"), 1)
+    assert "visual.int8-cpu.onnx has sha256" in line
+    assert [p.name for p in tmp_path.iterdir()] == ["copy.sage"]
