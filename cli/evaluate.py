@@ -9,9 +9,10 @@ example:
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
+
+from .plain import dumps
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,22 +26,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
-
     import torch
 
     from sage_edge.runtime.errors import UsageError
+    from sage_edge.runtime.machine import cores
     from sage_edge.training import checkpoint
     from sage_edge.training.data.store import Store
     from sage_edge.training.evaluation import full_report
 
     if args.hop < 1 or (args.threads is not None and args.threads < 1):
         raise UsageError(f"--hop {args.hop} and --threads {args.threads} must be at least 1")
-    torch.set_num_threads(args.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(args.threads or cores())
     model, meta = checkpoint.load(args.checkpoint, args.preset)
     report = full_report(model, Store.open(args.data), args.split, args.hop, progress=True)
     if args.json:
-        print(json.dumps({"checkpoint": str(args.checkpoint), "trained_on": meta["trained_on"], **report}, sort_keys=True))
+        print(dumps({"checkpoint": str(args.checkpoint), "trained_on": meta["trained_on"], **report}, sort_keys=True))
     else:
         print("\n".join(_table(report)))
     return 0

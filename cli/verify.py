@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .plain import dumps
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="NAME.sage", type=Path, help="bundle folder, made by 'sage-edge compile'")
@@ -21,8 +23,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
-
     from sage_edge.calibration.check import table, verify
     from sage_edge.runtime.bundle import Bundle
 
@@ -33,5 +33,5 @@ def run(args: argparse.Namespace) -> int:
 
         store = Store.open(args.data)
     result = verify(bundle, store, args.max_drop)
-    print(json.dumps(result.to_dict()) if args.json else "\n".join(table(result)))
+    print(dumps(result.to_dict()) if args.json else "\n".join(table(result)))
     return 0 if result.ok else 1
