@@ -10,7 +10,6 @@ example:
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -34,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from sage_edge.runtime.errors import UsageError
+    from sage_edge.runtime.machine import cores
     from sage_edge.training import presets, settings
     from sage_edge.training.config import TrainConfig, split_settings
     from sage_edge.training.data.store import Store
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--threads {args.threads} must be at least 1")
     values = settings.pairs(args.set)
     preset, config = split_settings(presets.get(args.preset), TrainConfig(), {"seed": str(args.seed), **values})
-    torch.set_num_threads(args.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(args.threads or cores())
     try:
         meta = train(Store.open(args.data), preset, args.out, config, resume=args.resume)
     except KeyboardInterrupt:

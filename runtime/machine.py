@@ -46,23 +46,23 @@ def cores() -> int:
 
 
 def peak_rss_mb() -> float:
-    """The most memory this process ever held, in MiB; 0 where the system does not say."""
+    """The most memory this process ever held, in MB (1e6 bytes); 0 where the system does not say."""
     # Linux's getrusage also counts what the parent held before exec.
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 1024
+                return int(line.split()[1]) * 1024 / 1e6
     with contextlib.suppress(ImportError):
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
     return 0.0
 
 
 class PeakMemory:
     """`with PeakMemory() as memory: ...; memory.peak_mb`: the most that this process and all its children held together, sampled twice a second.
 
-    Shared pages count once per process, so it errs high. Where there is no /proc, the peak of this process alone.
+    In MB. Shared pages count once per process, so it errs high. Where there is no /proc, the peak of this process alone.
     """
 
     def __init__(self, every_s: float = 0.5) -> None:
@@ -85,7 +85,7 @@ class PeakMemory:
 
 
 def _tree_rss_mb(root: int) -> float:
-    """RSS of `root` and its descendants, 0 where there is no /proc."""
+    """RSS of `root` and its descendants in MB, 0 where there is no /proc."""
     parent: dict[int, int] = {}
     pages: dict[int, int] = {}
     for path in _PROC.glob("[0-9]*/stat"):

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from ..machine import cores
 
 BACKENDS = ("onnxruntime",)
 
@@ -66,5 +67,4 @@ def check_backend(backend: str) -> None:
 
 def default_threads() -> int:
     """The cores this process may use, at most 4: small boards have 4 to 8 and the capture loop needs one of them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, 4))
+    return min(cores(), 4)

@@ -1,11 +1,19 @@
 """What is said of the machine is what is measured: memory of children counts, versions are the installed ones."""
 
+import os
+import resource
 import subprocess
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 
-from sage_edge.runtime.machine import PeakMemory, machine, peak_rss_mb, versions
+import pytest
+
+import sage_edge.runtime
+from sage_edge.runtime.engines import default_threads
+from sage_edge.runtime.machine import PeakMemory, cores, machine, peak_rss_mb, versions
+from sage_edge.training.data.workers import default_workers
 
 
 def test_memory_of_a_child_process_counts() -> None:
@@ -24,3 +32,31 @@ def test_peak_of_the_process_alone_and_facts_of_the_machine() -> None:
     assert machine()["cpu"]
     assert versions()["numpy"] == metadata.version("numpy")
     assert "no-such-package" not in versions(("no-such-package",))
+
+
+def test_both_peaks_are_in_megabytes() -> None:
+    kept = b"x" * 400_000_000
+    with PeakMemory(every_s=0.02) as memory:
+        time.sleep(0.2)
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(kept) == 400_000_000
+    assert peak_rss_mb() <= kib * 1.024 * 1.001
+    assert peak_rss_mb() > 400 + 10
+    assert memory.peak_mb == pytest.approx(peak_rss_mb(), rel=0.02)
+
+
+@pytest.mark.parametrize("count", [1, 3, 16])
+def test_whoever_asks_for_cores_gets_the_same_also_without_affinity(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: count)
+    assert (cores(), default_threads(), default_workers()) == (count, min(count, 4), min(count, 2))
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert (cores(), default_threads(), default_workers()) == (1, 1, 1)
+
+
+def test_only_one_place_asks_the_system_for_cores() -> None:
+    package = Path(sage_edge.runtime.__file__).parent.parent
+    folders = [package / name for name in ("runtime", "training", "calibration", "compile", "cli")]
+    texts = {path: path.read_text() for folder in folders for path in folder.rglob("*.py")}
+    asking = {path.name for path, text in texts.items() if "sched_getaffinity" in text or "cpu_count" in text}
+    assert asking == {"machine.py"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import threading
 import traceback
@@ -13,6 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from sage_edge.runtime.errors import SageError
+from sage_edge.runtime.machine import cores
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 def default_workers() -> int:
     """Two where the machine has two cores: the corpus is small, and the rest of the machine stays usable."""
-    return max(1, min(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    return min(2, cores())
 
 
 def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Iterator[tuple[J, R]]:
