@@ -10,7 +10,6 @@ example:
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import time
@@ -18,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from . import plain
 
 if TYPE_CHECKING:
     from sage_edge.runtime.bundle import Bundle
@@ -38,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     summary = demo(args.out, args.seed)
     if args.json:
-        print(json.dumps(summary))
+        print(plain.dumps(summary))
         return 0 if summary["verified"]["ok"] else 1
     score, weights = summary["ccc"], summary["weights_bytes"]
     print("CCC on unseen people   valence  arousal     mean")
@@ -136,7 +137,7 @@ def _chain(work: Path, out: Path, seed: int, corpus: dict[str, Any], training: d
         "commands": commands,
     }
     report.write(work / "report.html", summary, trace)
-    (work / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (work / "summary.json").write_text(plain.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return summary
 
 
