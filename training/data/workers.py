@@ -32,7 +32,7 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Ite
     context = multiprocessing.get_context("spawn")
     waiting = list(reversed(jobs))
     running: dict[Any, J] = {}
-    processes = []
+    processes: dict[Any, Any] = {}
     try:
         with _inherit_ignored_interrupt():
             for _ in range(min(workers, len(jobs))):
@@ -40,7 +40,7 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Ite
                 process = context.Process(target=_serve, args=(theirs, function), daemon=True)
                 process.start()
                 theirs.close()
-                processes.append(process)
+                processes[ours] = process
                 running[ours] = waiting.pop()
                 ours.send(running[ours])
         while running:
@@ -49,9 +49,7 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Ite
                 try:
                     result, error, trace = pipe.recv()
                 except (EOFError, ConnectionError):
-                    raise SageError(
-                        "a worker process ended without an answer: killed, out of memory, or started by a script without `if __name__ == '__main__':`"
-                    ) from None
+                    raise SageError(_why(processes[pipe])) from None
                 if error is not None:
                     raise error from (None if isinstance(error, SageError) else RuntimeError(trace))
                 job = running.pop(pipe)
@@ -62,10 +60,18 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Ite
                     pipe.close()
                 yield job, result
     finally:
-        for process in processes:
+        for process in processes.values():
             process.kill()
-        for process in processes:
+        for process in processes.values():
             process.join()
+
+
+def _why(process: Any) -> str:
+    process.join(10)
+    code = process.exitcode
+    if code is not None and code < 0:
+        return f"a worker process was ended by {signal.Signals(-code).name}; if nobody did so, it ran out of memory: free some, or use one worker"
+    return f"a worker process ended early (exit code {code}); a script that starts workers needs `if __name__ == '__main__':`"
 
 
 def _serve(pipe: Connection, function: Callable[[J], R]) -> None:
