@@ -16,6 +16,10 @@ SAMPLE_RATE_HZ = 16_000
 NS_PER_S = 1_000_000_000
 MAX_FRAME_AGE_NS = 150_000_000
 """A tick takes the newest frame that is not older than this; else its visual mask is off (15 frames/s and one lost frame fit)."""
+TOKEN_STRIDE = 320
+"""Samples between two audio tokens."""
+TOKEN_FIELD = 400
+"""Samples that one audio token sees; its time is the middle of them."""
 
 
 def first_sample(tick: int, rate_hz: int = RATE_HZ, sample_rate_hz: int = SAMPLE_RATE_HZ) -> int:
@@ -53,7 +57,7 @@ def frames_of_ticks(frame_t_ns: NDArray[np.int64], n_ticks: int, rate_hz: int = 
 
 
 def token_weights(
-    tokens: int, window: int, rate_hz: int = RATE_HZ, sample_rate_hz: int = SAMPLE_RATE_HZ, stride: int = 320, field: int = 400
+    tokens: int, window: int, rate_hz: int = RATE_HZ, sample_rate_hz: int = SAMPLE_RATE_HZ, stride: int = TOKEN_STRIDE, field: int = TOKEN_FIELD
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Linear interpolation from audio tokens to ticks: (lower index int64 [window], weight of the upper neighbour float32 [window]).
 

@@ -44,8 +44,22 @@ def ticks_of(samples: int, rate_hz: int, sample_rate_hz: int) -> int:
     return (2 * samples * rate_hz + sample_rate_hz) // (2 * sample_rate_hz)
 
 
+def tokens_at(tokens: Tensor, tick_sample: Tensor) -> Tensor:
+    """Tokens [n, N, d] interpolated linearly at offsets in samples, int64 [W] or [n, W]: [n, W, d]; outside of them the nearest one."""
+    n, count, dim = tokens.shape
+    offset = (tick_sample - ticks.TOKEN_FIELD // 2).clamp(0, (count - 1) * ticks.TOKEN_STRIDE).expand(n, -1)
+    lower = (offset // ticks.TOKEN_STRIDE).clamp(max=max(count - 2, 0))
+    weight = (offset - lower * ticks.TOKEN_STRIDE).to(tokens.dtype) / ticks.TOKEN_STRIDE
+    below, above = (tokens.gather(1, row[..., None].expand(-1, -1, dim)) for row in (lower, (lower + 1).clamp(max=count - 1)))
+    at_ticks: Tensor = below + (above - below) * weight[..., None]
+    return at_ticks
+
+
 class AudioEncoder(nn.Module):
-    """WavLM, its tokens interpolated linearly to tick times: [n, S] -> [n, W, d_A]; shorter inputs give as many ticks as they hold."""
+    """WavLM, its tokens interpolated linearly to tick times: [n, S] -> [n, W, d_A]; shorter inputs give as many ticks as they hold.
+
+    Ticks lie on the uniform grid, or where `tick_sample` int64 [W] or [n, W] says (first sample of each tick, from the start of `samples`).
+    """
 
     def __init__(self, p: Preset) -> None:
         super().__init__()
@@ -57,8 +71,10 @@ class AudioEncoder(nn.Module):
         self.lower: Tensor
         self.upper_weight: Tensor
 
-    def forward(self, samples: Tensor) -> Tensor:
+    def forward(self, samples: Tensor, tick_sample: Tensor | None = None) -> Tensor:
         x = self.wavlm(samples)
+        if tick_sample is not None:
+            return tokens_at(x, tick_sample)
         lower, weight = self.lower, self.upper_weight
         if x.shape[1] != self.tokens:
             window = ticks_of(samples.shape[1], self.rate_hz, self.sample_rate_hz)

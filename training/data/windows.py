@@ -2,6 +2,9 @@
 
 A tick's visual mask is on when the frame it takes has a face; its audio mask is on when the sound track holds all of its samples. Ticks
 before the clip or after its end have both masks off, and where a mask is off, pixels and samples are zeros.
+
+On the uniform grid every window holds the same number of samples. The ticks of a native trial are its frames, which need not be evenly spaced:
+its windows hold the samples that their ticks really span, and `tick_sample` says where each tick is in them.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ class Window:
     faces: NDArray[np.uint8]
     """[W, 48, 48, 3] RGB."""
     samples: NDArray[np.float32]
-    """[S] in [-1, 1], mono 16 kHz; S = 160000 for 300 ticks at 30 Hz."""
+    """[S] in [-1, 1], mono 16 kHz; S = 160000 for 300 ticks at 30 Hz; in a native window from its first tick to the end of its last one."""
     visual_mask: NDArray[np.bool_]
     audio_mask: NDArray[np.bool_]
     labels: NDArray[np.float32]
@@ -34,6 +37,10 @@ class Window:
     labels_valid: NDArray[np.bool_]
     tick_face: NDArray[np.int32]
     """[W] row of the trial's faces, -1 for none: a key for cached features."""
+    tick_sample: NDArray[np.int64]
+    """[W] first sample of each tick, counted from samples[0]; ascending."""
+    native: bool
+    """The ticks are a video's own frames: S differs from window to window, and audio tokens belong at `tick_sample`."""
 
 
 def window_at(trial: Trial, newest: int, length: int = WINDOW) -> Window:
@@ -60,12 +67,14 @@ def window_at(trial: Trial, newest: int, length: int = WINDOW) -> Window:
     audio_mask = (edges[:-1] >= 0) & (edges[1:] <= len(trial.audio))
     audio_mask[: inside.start] = False
     audio_mask[inside.stop :] = False
-    samples = trial.samples(int(edges[0]), ticks.window_samples(length, trial.rate_hz))
+    span = int(edges[-1] - edges[0]) if trial.native else ticks.window_samples(length, trial.rate_hz)
+    samples = trial.samples(int(edges[0]), span)
     heard = np.flatnonzero(audio_mask)
     samples[: edges[heard[0]] - edges[0] if len(heard) else None] = 0.0
     if len(heard):
         samples[edges[heard[-1] + 1] - edges[0] :] = 0.0
-    return Window(faces, samples, visual_mask, audio_mask, labels, labels_valid, tick_face)
+    tick_sample = edges[:-1] - edges[0]
+    return Window(faces, samples, visual_mask, audio_mask, labels, labels_valid, tick_face, tick_sample, trial.native)
 
 
 def window_ends(n_ticks: int, length: int = WINDOW, stride: int = STRIDE) -> list[int]:

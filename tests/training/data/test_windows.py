@@ -15,6 +15,7 @@ MakeTrial = Callable[..., Trial]
 RATES = (15.0, 23.976, 24.0, 25.0, 29.97, 30.0, 60.0)
 
 
+@settings(deadline=None)
 @given(n_ticks=st.integers(1, 2000), length=st.integers(1, 400), data=st.data())
 def test_windows_cover_every_tick_and_end_with_the_clip(n_ticks: int, length: int, data: st.DataObject) -> None:
     stride = data.draw(st.integers(1, length))

@@ -1,0 +1,101 @@
+"""Sound at a video's own frames: the tokens that a frame gets are those at its own time, whatever the frame rate."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from conftest_toy import TINY_SETTINGS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sage_edge.runtime import ticks
+from sage_edge.training import presets
+from sage_edge.training.data.store import Trial
+from sage_edge.training.data.windows import window_at
+from sage_edge.training.model import AudioEncoder, tokens_at
+
+SECOND = 16_000
+
+
+def native(times_s: np.ndarray, audio: np.ndarray, rate_hz: int) -> Trial:
+    frames = len(times_s)
+    nothing = np.zeros(frames, bool)
+    return Trial(
+        name="n", split="val", source="n.mp4", subject=None, frame_t_ns=np.rint(times_s * 1e9).astype(np.int64),
+        frame_face=np.full(frames, -1, np.int32), faces=np.zeros((0, 48, 48, 3), np.uint8), labels=np.zeros((frames, 2), np.float32),
+        labels_valid=nothing, audio=audio, rate_hz=rate_hz, native=True,
+    )  # fmt: skip
+
+
+class Clock(torch.nn.Module):
+    """In place of WavLM: one token per 20 ms that holds the time of its middle, in samples."""
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        count = (samples.shape[1] - ticks.TOKEN_FIELD) // ticks.TOKEN_STRIDE + 1
+        return (torch.arange(count) * ticks.TOKEN_STRIDE + ticks.TOKEN_FIELD / 2).expand(len(samples), count)[..., None]
+
+
+@cache
+def clock_encoder() -> AudioEncoder:
+    encoder = AudioEncoder(presets.get("tiny", TINY_SETTINGS))
+    encoder.wavlm = Clock()
+    return encoder
+
+
+@pytest.mark.parametrize("rate", [20.0, 24000 / 1001, 25.0, 30000 / 1001, 30.0])
+@settings(deadline=None, max_examples=8)
+@given(newest=st.integers(20, 700), jitter=st.booleans())
+def test_every_token_of_a_native_window_is_that_of_its_frame(rate: float, newest: int, jitter: bool) -> None:
+    times = np.arange(600) / rate
+    if jitter:  # variable frame rate: frames come up to half a frame late, and some are lost
+        times = np.delete(times + np.random.default_rng(0).uniform(0, 0.5 / rate, 600) * (np.arange(600) > 0), [5, 77, 78, 79, 300])
+    trial = native(times, np.ones(int(times[-1] * SECOND) + SECOND, np.int16), round(rate))
+    window = window_at(trial, newest, 300)
+    first = newest - 299
+    encoder = clock_encoder()
+    at = encoder(torch.from_numpy(window.samples)[None], torch.from_numpy(window.tick_sample))[0, :, 0].numpy()
+    inside = np.array([0 <= k < trial.n_ticks for k in range(first, newest + 1)])
+    start_s = trial.first_sample(first) / SECOND
+    own_s = times[np.arange(first, newest + 1)[inside]]
+    # what is before the first token's middle, or after the last one's, takes the nearest token: 12.5 ms at most on either side
+    low, high = ticks.TOKEN_FIELD / 2, len(window.samples) - ticks.TOKEN_FIELD / 2 - ticks.TOKEN_STRIDE
+    expected = (own_s - start_s) * SECOND
+    fits = (expected >= low) & (expected <= high)
+    assert fits.sum() >= inside.sum() - 2
+    np.testing.assert_allclose(at[inside][fits], expected[fits], atol=0.6)  # half a sample of rounding
+    assert len(window.samples) == trial.first_sample(newest + 1) - trial.first_sample(first)
+
+
+@pytest.mark.parametrize("rate", [24000 / 1001, 25.0, 30.0])
+def test_a_click_with_a_frame_is_in_that_frames_samples(rate: float) -> None:
+    times = np.arange(500) / rate
+    audio = np.zeros(int(times[-1] * SECOND) + SECOND, np.int16)
+    audio[round(times[333] * SECOND)] = 20_000
+    window = window_at(native(times, audio, round(rate)), 450, 300)
+    edges = [*window.tick_sample, len(window.samples)]
+    (click,) = np.flatnonzero(window.samples)
+    assert np.searchsorted(edges, click, side="right") - 1 == 333 - 151
+    assert window.native
+
+
+def test_the_uniform_grid_is_the_same_at_its_own_offsets() -> None:
+    torch.manual_seed(0)
+    encoder = AudioEncoder(presets.get("tiny", TINY_SETTINGS)).eval()
+    samples = torch.randn(2, ticks.window_samples(40)) * 0.1
+    offsets = torch.tensor([ticks.first_sample(k) for k in range(40)])
+    with torch.no_grad():
+        uniform, given_ticks = encoder(samples), encoder(samples, offsets)
+        apart = encoder(samples, torch.stack([offsets, offsets + 320]))
+    # offsets are whole samples, the grid is not: half a sample of a token's 320
+    assert (uniform - given_ticks).abs().max() <= 0.51 / 320 * (uniform[:, 1:] - uniform[:, :-1]).abs().max() * 2
+    assert torch.equal(apart[0], given_ticks[0])
+    assert not torch.equal(apart[1], given_ticks[1])
+
+
+def test_one_token_serves_all_ticks_and_gradients_pass() -> None:
+    token = torch.randn(1, 1, 3, requires_grad=True)
+    rows = tokens_at(token, torch.tensor([-50, 0, 90_000]))
+    assert torch.equal(rows, token.expand(1, 3, 3))
+    rows.sum().backward()
+    assert torch.equal(token.grad, torch.full((1, 1, 3), 3.0))
