@@ -33,6 +33,41 @@ def test_undefined_is_nan_and_a_constant_prediction_is_zero() -> None:
         metrics.ccc([1.0], [1.0, 2.0])
 
 
+@pytest.mark.parametrize("value", [0.0, 0.1, -0.7])
+def test_with_labels_that_are_all_equal_it_is_undefined_whatever_is_predicted(value: float) -> None:
+    truth = np.full((50, 2), value, np.float32)
+    truth[:, 1] = np.linspace(-1, 1, 50)
+    for guess in (np.random.default_rng(0).uniform(-1, 1, (50, 2)), truth, np.zeros((50, 2))):
+        score = metrics.affect_ccc(guess, truth)
+        assert math.isnan(score["valence"])
+        assert math.isnan(score["mean"])
+        assert math.isfinite(score["arousal"])
+    assert [metrics.why_undefined(truth[:, i]) for i in range(2)] == ["all labels equal", None]
+    assert metrics.why_undefined(truth[:0, 0]) == "no valid frame"
+    # other videos define it
+    assert math.isfinite(metrics.pooled_ccc([truth, truth], [truth, truth + 0.1])["mean"])
+
+
+def test_an_undefined_score_is_never_better() -> None:
+    nan = float("nan")
+    for best in (None, nan, -1.0, 0.5):
+        assert not metrics.better(nan, best)
+        assert not metrics.better(None, best)
+    assert metrics.better(-0.9, None)
+    assert metrics.better(-0.9, nan)
+    assert metrics.better(0.6, 0.5)
+    assert not metrics.better(0.5, 0.5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_interval_leaves_undefined_draws_out() -> None:
+    rng = np.random.default_rng(3)
+    varies, still = rng.uniform(-1, 1, (40, 2)), np.full((40, 2), 0.2)
+    low, high = metrics.bootstrap_ccc([varies, still], [varies, still], draws=50)["valence"]
+    assert low <= high <= 1.0
+    assert all(math.isnan(bound) for bound in metrics.bootstrap_ccc([still], [still], draws=5)["mean"])
+
+
 def test_pooled_weighs_frames_not_videos() -> None:
     rng = np.random.default_rng(1)
     parts = [rng.uniform(-1, 1, (n, 2)) for n in (5, 400)]

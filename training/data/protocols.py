@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sage_edge.runtime.errors import DataError
-from sage_edge.runtime.metrics import affect_ccc, pooled_ccc
+from sage_edge.runtime.metrics import pooled_ccc, why_undefined
 
 from .store import Trial
 from .windows import STRIDE, WINDOW, window_ends
+
+DIMENSIONS = ("valence", "arousal")
 
 
 def overlap(trial: Trial, predict: Callable[[int], NDArray[np.floating]], length: int = WINDOW, stride: int = STRIDE) -> NDArray[np.float32]:
@@ -46,9 +48,10 @@ def hold(trial: Trial, t_ns: Sequence[int] | NDArray[np.int64], estimates: Array
 
 
 def score(predictions: Mapping[str, NDArray[np.floating]], trials: Sequence[Trial]) -> dict[str, Any]:
-    """CCC over valid frames: {"valence", "arousal", "mean"} pooled over all trials, and "per_video": {name: the same three}.
+    """CCC over valid frames: {"valence", "arousal", "mean", "undefined"} pooled over all trials, and "per_video": {name: the same four}.
 
-    `predictions` maps a trial's name to [F, 2]. Trials without one valid frame take no part. Raises DataError when none is left.
+    Where a dimension's labels are all equal its CCC is NaN, and "undefined" says why: {dimension: reason}. `predictions` maps a trial's name
+    to [F, 2]. Trials without one valid frame take no part. Raises DataError when none is left.
     """
     guesses, truths, per_video = [], [], {}
     for trial in trials:
@@ -59,7 +62,12 @@ def score(predictions: Mapping[str, NDArray[np.floating]], trials: Sequence[Tria
             continue
         guesses.append(guess[trial.labels_valid])
         truths.append(trial.labels[trial.labels_valid])
-        per_video[trial.name] = affect_ccc(guesses[-1], truths[-1])
+        per_video[trial.name] = _with_reasons([guesses[-1]], [truths[-1]])
     if not guesses:
         raise DataError("no frame of these trials has a label; CCC needs some")
-    return {**pooled_ccc(guesses, truths), "per_video": per_video}
+    return {**_with_reasons(guesses, truths), "per_video": per_video}
+
+
+def _with_reasons(guesses: Sequence[NDArray[np.floating]], truths: Sequence[NDArray[np.floating]]) -> dict[str, Any]:
+    columns = zip(DIMENSIONS, np.concatenate(truths).T, strict=True)
+    return {**pooled_ccc(guesses, truths), "undefined": {name: reason for name, labels in columns if (reason := why_undefined(labels))}}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,3 +83,16 @@ def test_score_without_labels_is_refused(make_trial: MakeTrial) -> None:
     trial = make_trial(frames=3, unlabelled=(0, 1, 2))
     with pytest.raises(DataError, match="no frame of these trials has a label"):
         score({"made": np.zeros((3, 2))}, [trial])
+
+
+def test_equal_labels_are_said_and_pooled_with_others_they_count(make_trial: MakeTrial) -> None:
+    varies, still = make_trial(frames=50), replace(make_trial(frames=40), name="still", labels=np.tile(np.float32([0.1, -0.2]), (40, 1)))
+    blank = replace(make_trial(frames=5, unlabelled=(0, 1, 2, 3, 4)), name="blank")
+    guesses = {trial.name: np.random.default_rng(0).uniform(-1, 1, (len(trial.labels), 2)) for trial in (varies, still, blank)}
+    result = score(guesses, [varies, still, blank])
+    assert set(result["per_video"]) == {"made", "still"}
+    alone = result["per_video"]["still"]
+    assert all(math.isnan(alone[name]) for name in ("valence", "arousal", "mean"))
+    assert alone["undefined"] == {"valence": "all labels equal", "arousal": "all labels equal"}
+    assert result["undefined"] == result["per_video"]["made"]["undefined"] == {}
+    assert math.isfinite(result["mean"])
