@@ -162,7 +162,7 @@ def score(predictions: Predictions, trials: Sequence[Trial]) -> Score:
     """Pooled CCC over valid frames: valence, arousal, mean. Raises DataError where it is undefined."""
     result = pooled_ccc(*_valid(predictions, trials))
     if not all(np.isfinite(value) for value in result.values()):
-        raise DataError("CCC is undefined on these videos: estimates and labels are constant; use videos whose labels vary")
+        raise DataError("CCC is undefined on these videos: all labels of a dimension are equal; use videos whose labels vary")
     return result
 
 
