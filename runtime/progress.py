@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Progress:
-    """`with Progress("train", total) as p: p.step(note="loss 0.41")`; `total` may be None when it is unknown."""
+    """`with Progress("train", total) as p: p.step(note="loss 0.41")`; `total` may be None when it is unknown; `shown=False` only counts."""
 
-    def __init__(self, label: str, total: int | None = None, unit: str = "", stream: TextIO | None = None) -> None:
-        self.label, self.total, self.unit, self.done = label, total, unit, 0
+    def __init__(self, label: str, total: int | None = None, unit: str = "", stream: TextIO | None = None, shown: bool = True) -> None:
+        self.label, self.total, self.unit, self.shown, self.done = label, total, unit, shown, 0
         self._stream = stream if stream is not None else sys.stderr
         self._live = self._stream.isatty()
         self._every_s = 0.1 if self._live else 10.0
@@ -35,6 +35,8 @@ class Progress:
             self._show(now_s)
 
     def _show(self, now_s: float, last: bool = False) -> None:
+        if not self.shown:
+            return
         elapsed_s = now_s - self._start_s
         text = f"{self.label} {self.done}" + (f"/{self.total}" if self.total is not None else "") + (f" {self.unit}" if self.unit else "")
         text += f" {elapsed_s:.0f} s"

@@ -44,8 +44,16 @@ def _git(folder: Path, *args: str) -> str:
     return subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
-def write_model(folder: Path, model: SAGE, *, trained_on: Mapping[str, Any], epoch: int = 0, metrics: Mapping[str, Any] | None = None) -> None:
-    """Write the two files into an existing folder."""
+def write_model(
+    folder: Path,
+    model: SAGE,
+    *,
+    trained_on: Mapping[str, Any],
+    epoch: int = 0,
+    metrics: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the two files into an existing folder. `training`: the settings it was trained with, the device, how many processes."""
     save_file({name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
     meta = {
         "schema": SCHEMA,
@@ -53,6 +61,7 @@ def write_model(folder: Path, model: SAGE, *, trained_on: Mapping[str, Any], epo
         "trained_on": dict(trained_on),
         "epoch": epoch,
         "metrics": dict(metrics or {}),
+        "training": dict(training or {}),
         "revision": revision(),
     }
     (folder / META).write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ An epoch is a fixed number of draws (faces, windows), so that the time it takes 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +16,38 @@ from sage_edge.runtime.errors import UsageError
 from . import settings
 from .presets import Preset
 
+PUBLISHED = ("base", "paper", "large")
+"""Presets whose encoders begin with published weights."""
+
+_CHOICES = {"reduction": ("batch", "sequence"), "precision": ("float32", "bf16"), "fold_by": ("source", "subject")}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Three stages: faces alone, sound alone, then TCNs and fusion over features of the first two, which stay as they are."""
+    """Four stages: faces alone, sound alone, TCNs and fusion over features of the first two, which stay as they are, then all end to end.
+
+    A stage with no epochs is left out. `recipe` has the values that each preset begins with.
+    """
 
     seed: int = 0
+    visual_weights: str = "auto"
+    """What the visual encoder begins with: "none" (random), a weights file or a checkpoint folder, or "auto": the imported published weights for
+    base, paper and large, none for others."""
+    audio_weights: str = "auto"
+    precision: str = "float32"
+    """Or "bf16": the forward pass under autocast, the loss and the weights in float32."""
+    folds: int = 0
+    """Parts into which the train split is cut; 0: train on all of it, validate on the val split."""
+    fold: int = 0
+    """The part that validates, from 0."""
+    fold_by: str = "source"
+    """What is never divided: the "source" video (_left and _right together), or the "subject"."""
+    ema: float = 0.0
+    """Decay per step of the average of the weights that is validated and kept; 0: the weights themselves."""
+    patience: int = 0
+    """Epochs without a better validation CCC after which fusion or joint training ends; 0: never."""
+    freeze_norms: bool = False
+    """BatchNorm layers keep the statistics they have, as several processes need to agree with one."""
     weight_decay: float = 0.05
     warmup: float = 0.1
     """Part of a stage's steps over which its learning rate rises; then it falls along a cosine."""
@@ -69,6 +96,26 @@ class TrainConfig:
     """... and that it loses one modality for a stretch."""
     drop_features: float = 0.2
     """Chance that a window loses a feature of an encoder (the encoders know the training people too well)."""
+    views: int = 1
+    """Feature sets per trial: the first of centre crops and sound as they are; others flipped, cropped at random and corrupted."""
+    corrupt: float = 0.0
+    """How much of what the encoders and the other views see is corrupted, see `data/corruption.py`."""
+    gate: float = 0.0
+    """Weight of the loss that teaches the modality weights which sense is corrupted."""
+
+    joint_epochs: int = 0
+    joint_windows: int = 192
+    """Windows per epoch."""
+    joint_batch: int = 4
+    joint_lr: float = 1e-4
+    """Of TCNs, fusion and head ..."""
+    joint_encoder_lr: float = 1e-5
+    """... and of the encoders."""
+    joint_stride: int = 200
+    joint_release: int = 2
+    """Epochs after which the next group of encoder layers is released, last layers first; 0: all from the start."""
+    workers: int = 0
+    """Processes that read windows of faces and sound; 0: the training process itself."""
 
     def check(self, preset: Preset) -> None:
         """Raises UsageError for values that make no sense."""
@@ -77,7 +124,7 @@ class TrainConfig:
                 raise UsageError(f"{key}={value} is not a finite number; give one")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed={self.seed} is out of range; choose 0 to 2^63 - 1")
-        for key in ("clip", "visual_lr", "audio_lr", "fusion_lr"):
+        for key in ("clip", "visual_lr", "audio_lr", "fusion_lr", "joint_lr", "joint_encoder_lr"):
             if getattr(self, key) <= 0:
                 raise UsageError(f"{key}={getattr(self, key)} must be above 0")
         for key in (
@@ -89,6 +136,10 @@ class TrainConfig:
             "fusion_windows",
             "fusion_stride",
             "fusion_newest_ticks",
+            "views",
+            "joint_batch",
+            "joint_windows",
+            "joint_stride",
         ):
             if getattr(self, key) < 1:
                 raise UsageError(f"{key}={getattr(self, key)} must be at least 1")
@@ -102,16 +153,54 @@ class TrainConfig:
             "visual_warp",
             "visual_ramp",
             "fusion_restarts",
+            "joint_epochs",
+            "joint_release",
+            "patience",
+            "gate",
+            "workers",
         ):
             if getattr(self, key) < 0:
                 raise UsageError(f"{key}={getattr(self, key)} must not be negative")
-        for key in ("drop_window", "drop_stretch", "drop_features", "fusion_newest", "warmup"):
+        for key in ("drop_window", "drop_stretch", "drop_features", "fusion_newest", "warmup", "corrupt"):
             if not 0.0 <= getattr(self, key) <= 1.0:
                 raise UsageError(f"{key}={getattr(self, key)} must be within 0 and 1")
-        if self.reduction not in ("batch", "sequence"):
-            raise UsageError(f"reduction={self.reduction!r} is unknown; one of batch, sequence")
+        if not 0.0 <= self.ema < 1.0:
+            raise UsageError(f"ema={self.ema} must be at least 0 and below 1")
+        for key, allowed in _CHOICES.items():
+            if getattr(self, key) not in allowed:
+                raise UsageError(f"{key}={getattr(self, key)!r} is unknown; one of {', '.join(allowed)}")
+        if self.folds < 0 or self.folds == 1:
+            raise UsageError(f"folds={self.folds} cannot be; choose 2 or more, or 0 for none")
+        if not 0 <= self.fold < max(self.folds, 1):
+            raise UsageError(f"fold={self.fold} is not one of folds={self.folds}; choose 0 to {max(self.folds - 1, 0)}")
         if not 4 <= self.audio_ticks <= preset.window:
             raise UsageError(f"audio_ticks={self.audio_ticks} must be within 4 and the window of {preset.window}")
+
+
+def recipe(preset: str) -> TrainConfig:
+    """What a preset is trained with unless told otherwise: `tiny` from scratch in minutes; base, paper and large on published encoders that stay
+    as they are, with windows of 300 every 200 and no modality dropped in `paper`."""
+    if preset not in PUBLISHED:
+        return TrainConfig()
+    published = TrainConfig(
+        weight_decay=0.01,
+        visual_epochs=0,
+        audio_epochs=0,
+        fusion_epochs=40,
+        fusion_windows=8192,
+        fusion_batch=32,
+        fusion_lr=1e-4,
+        fusion_stride=200,
+        ema=0.998,
+        patience=8,
+        views=4,
+        corrupt=0.3,
+    )
+    if preset == "paper":
+        return dataclasses.replace(
+            published, fusion_restarts=0.0, fusion_newest=0.0, drop_window=0.0, drop_stretch=0.0, drop_features=0.0, corrupt=0.0, mse=0.0
+        )
+    return published
 
 
 def split_settings(preset: Preset, config: TrainConfig, values: Mapping[str, Any]) -> tuple[Preset, TrainConfig]:

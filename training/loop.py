@@ -1,9 +1,10 @@
-"""Train SAGE in three stages and write its checkpoint.
+"""Train SAGE in stages and write its checkpoint.
 
     train(Store.open("STORE"), presets.get("tiny"), Path("CKPT"))
 
-float32 on the CPU. Deterministic for one seed, machine and number of threads: every epoch draws from (seed, stage, epoch), so a run that was
-killed and resumed ends with the same weights as one that was not. The checkpoint appears when all is done; until then CKPT.run holds the state.
+float32 unless `precision="bf16"`. Deterministic for one seed, machine, number of threads and of processes: every epoch draws from (seed, stage,
+epoch), so a run that was killed and resumed ends with the same weights as one that was not. The checkpoint appears when all is done; until then
+CKPT.run holds the state. Started by `torchrun`, the processes share every batch (see `distributed`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sage_edge.runtime.files import atomic_folder
 from sage_edge.runtime.progress import Progress
 from sage_edge.runtime.ticks import SAMPLE_RATE_HZ
 
-from . import checkpoint
+from . import checkpoint, distributed
 from .config import TrainConfig
 from .data.store import Store, Trial
 from .model import SAGE
@@ -31,33 +32,53 @@ from .stages.audio import AudioStage
 from .stages.fusion import FusionStage
 from .stages.visual import VisualStage
 
+STAGES: tuple[Any, ...] = (VisualStage, AudioStage, FusionStage)
 
-def train(store: Store, preset: Preset, out: Path, config: TrainConfig | None = None, *, resume: bool = False) -> dict[str, Any]:
+
+def train(
+    store: Store, preset: Preset, out: Path, config: TrainConfig | None = None, *, resume: bool = False, device: str | torch.device = "cpu"
+) -> dict[str, Any]:
     """Train on the `train` split of `store`, write checkpoint folder `out`, return the contents of its checkpoint.json.
 
-    With a `val` split, the epoch of the last stage with the best pooled `overlap` CCC is kept (named in `metrics`). Raises UsageError (`out`
-    exists, nothing to resume, settings that do not fit), DataError (no usable training data), CheckpointError (state cannot be resumed).
+    With a `val` split (or a fold that validates), the epoch of the last stage with the best pooled `overlap` CCC is kept (named in `metrics`).
+    Raises UsageError (`out` exists, nothing to resume, settings that do not fit, published weights that are not there), DataError (no usable
+    training data), CheckpointError (state cannot be resumed).
     """
     config = config or TrainConfig()
     config.check(preset)
-    trainable = _trials(store, preset)
-    run = Run(Path(out))
-    state = run.begin(resume)
-    settings = {"preset": preset.to_dict(), "config": vars(config) | {}, "store": store.digest}
-    if state is not None and state["settings"] != settings:
-        run.close()
-        raise CheckpointError(f"{run.folder} was begun with another corpus, preset or settings; repeat those, or remove it and start again")
-    try:
-        with torch.random.fork_rng(devices=[]):
-            model, metrics = _run_stages(trainable, preset, config, run, settings, state)
-        with atomic_folder(run.checkpoint) as folder:
-            checkpoint.write_model(folder, model, trained_on=trained_on(store), epoch=metrics["epoch"], metrics=metrics)
-            run.collect(folder)
-    except BaseException:
-        run.abandon()
-        raise
-    run.end()
+    trainable = _trials(store, preset, config)
+    with distributed.processes(torch.device(device)) as place:
+        if batch := distributed.divides([config.visual_batch, config.audio_batch, config.fusion_batch, config.joint_batch]):
+            raise UsageError(f"a batch of {batch} cannot be shared by {distributed.size()} processes; choose a multiple of {distributed.size()}")
+        run = Run(Path(out))
+        state = run.begin(resume) if distributed.main() else None
+        distributed.barrier()
+        if resume and not distributed.main():
+            state = run.read()
+        settings = {"preset": preset.to_dict(), "config": vars(config) | {}, "store": store.digest, "processes": distributed.size()}
+        if state is not None and state["settings"] != settings:
+            run.close()
+            raise CheckpointError(f"{run.folder} was begun with another corpus, preset or settings; repeat those, or remove it and start again")
+        try:
+            with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+                model, metrics = _run_stages(trainable, preset, config, run, settings, state, place)
+            if distributed.main():
+                _write(run, model, store, config, place, metrics)
+        except BaseException:
+            if distributed.main():
+                run.abandon()
+            raise
+        if distributed.main():
+            run.end()
+        distributed.barrier()
     return checkpoint.read_meta(run.checkpoint)
+
+
+def _write(run: Run, model: SAGE, store: Store, config: TrainConfig, device: torch.device, metrics: dict[str, Any]) -> None:
+    training = {"config": vars(config) | {}, "device": device.type, "processes": distributed.size(), "torch": torch.__version__}
+    with atomic_folder(run.checkpoint) as folder:
+        checkpoint.write_model(folder, model, trained_on=trained_on(store), epoch=metrics["epoch"], metrics=metrics, training=training)
+        run.collect(folder)
 
 
 def trained_on(store: Store) -> dict[str, Any]:
@@ -65,8 +86,9 @@ def trained_on(store: Store) -> dict[str, Any]:
     return {**store.meta, "digest": store.digest}
 
 
-def _trials(store: Store, preset: Preset) -> tuple[list[Trial], list[Trial]]:
-    if store.meta.get("rate") != preset.rate_hz:
+def _trials(store: Store, preset: Preset, config: TrainConfig) -> tuple[list[Trial], list[Trial]]:
+    """(trials to train on, trials that validate)."""
+    if store.meta.get("rate") not in (preset.rate_hz, "native"):
         raise UsageError(f"{store.path} was prepared at rate {store.meta.get('rate')}, preset {preset.name} wants {preset.rate_hz}; prepare it again")
     if store.meta.get("face_size") != preset.face_size:
         raise UsageError(
@@ -86,30 +108,40 @@ def _trials(store: Store, preset: Preset) -> tuple[list[Trial], list[Trial]]:
 
 
 def _run_stages(
-    trials: tuple[list[Trial], list[Trial]], preset: Preset, config: TrainConfig, run: Run, settings: dict[str, Any], state: dict[str, Any] | None
+    trials: tuple[list[Trial], list[Trial]],
+    preset: Preset,
+    config: TrainConfig,
+    run: Run,
+    settings: dict[str, Any],
+    state: dict[str, Any] | None,
+    device: torch.device,
 ) -> tuple[SAGE, dict[str, Any]]:
     torch.manual_seed(config.seed)
-    model = SAGE(preset)
-    stages: list[Stage] = [kind(model, *trials, config) for kind in (VisualStage, AudioStage, FusionStage)]
+    model = SAGE(preset).to(device)
+    stages: list[Stage] = [kind(model, *trials, config) for kind in STAGES]
     first_stage, first_epoch, seconds = 0, 0, 0.0
     if state is not None:
         model.load_state_dict(state["model"])
         first_stage, first_epoch, seconds = state["stage"], state["epoch"], state["seconds"]
-        if first_stage < len(stages):
-            stages[first_stage].modules.load_state_dict(state["modules"])
-            stages[first_stage].optimizer.load_state_dict(state["optimizer"])
-            stages[first_stage].load_state(state["own"])
+        stages[first_stage].modules.load_state_dict(state["modules"])
+        stages[first_stage].optimizer.load_state_dict(state["optimizer"])
+        stages[first_stage].load_state(state["own"])
     begin_s = time.monotonic() - seconds
+    chosen: dict[str, Any] = {"epoch": 0} if state is None else state["chosen"]
     for number, stage in enumerate(stages):
         if number < first_stage or stage.epochs == 0:
             continue
-        stage.start()
+        stage.start(run.folder)
         start_epoch = first_epoch if number == first_stage else 0
-        with Progress(f"train {stage.name}", stage.epochs * stage.steps, "steps") as bar:
+        with Progress(f"train {stage.name}", stage.epochs * stage.steps, "steps", shown=distributed.main()) as bar:
             bar.done = start_epoch * stage.steps
             for epoch in range(start_epoch, stage.epochs):
-                torch.manual_seed(int(np.random.SeedSequence([config.seed, number, epoch]).generate_state(1)[0]))
+                if stage.exhausted(epoch):
+                    break
+                torch.manual_seed(int(np.random.SeedSequence([config.seed, number, epoch]).generate_state(1)[0]) + distributed.rank())
                 metrics = stage.epoch(epoch, np.random.default_rng([config.seed, number, epoch]), lambda loss: bar.step(note=f"loss {loss:.3f}"))
+                if not distributed.main():
+                    continue
                 entry = {"stage": stage.name, "epoch": epoch, **metrics, "seconds": round(time.monotonic() - begin_s, 1)}
                 run.record(entry, len(run.records))
                 run.save(
@@ -122,9 +154,10 @@ def _run_stages(
                         "modules": stage.modules.state_dict(),
                         "optimizer": stage.optimizer.state_dict(),
                         "own": stage.state(),
+                        "chosen": chosen,
                     }
                 )
         stage.finish()
-    fusion = stages[-1]
-    best = fusion.state()["best"]
-    return model.eval(), {"epoch": best["epoch"] + 1, **best["score"], "seconds": round(time.monotonic() - begin_s, 1)}
+        if stage.selects:
+            chosen = {"epoch": stage.best["epoch"] + 1, **stage.best["score"]}
+    return model.eval(), {**chosen, "seconds": round(time.monotonic() - begin_s, 1)}

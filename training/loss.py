@@ -30,6 +30,8 @@ def affect_loss(prediction: Tensor, truth: Tensor, valid: Tensor, reduction: str
     `reduction`: "batch" pools all sequences first (as the metric does), "sequence" takes each alone. `mse` adds that much of the mean
     squared error. Sequences with no valid tick take no part; with none at all the loss is 0.
     """
+    if prediction.dtype == torch.bfloat16:  # from autocast
+        prediction = prediction.float()
     valid = valid.to(prediction.dtype)
     if reduction == "batch":
         prediction, truth, valid = prediction.reshape(1, -1, 2), truth.reshape(1, -1, 2), valid.reshape(1, -1)

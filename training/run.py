@@ -1,4 +1,4 @@
-"""What a training run keeps beside its checkpoint while it is under way: CKPT.run with state.pt, metrics.jsonl and tensorboard/.
+"""What a training run keeps beside its checkpoint while it is under way: CKPT.run with state.pt, metrics.jsonl, tensorboard/ and features/.
 
 state.pt is replaced atomically after each epoch, so a run that was stopped at any moment continues from the last whole epoch.
 """
@@ -16,7 +16,8 @@ import torch
 from sage_edge.runtime.errors import CheckpointError, UsageError
 from sage_edge.runtime.files import atomic_file
 
-_OWN = ("state.pt", "metrics.jsonl", "tensorboard")
+FEATURES = "features"
+_OWN = ("state.pt", "metrics.jsonl", "tensorboard", FEATURES)
 _TEMPORARY = re.compile(r"\.(state\..+\.pt|metrics\..+\.jsonl)")
 """What `atomic_file` calls the two while they are written."""
 
@@ -40,20 +41,28 @@ class Run:
             raise UsageError(f"{self.folder} holds {foreign[0].name!r}, which no training wrote; choose another --out or move it")
         state_file = self.folder / "state.pt"
         if resume and state_file.is_file():
-            try:
-                state: dict[str, Any] = torch.load(state_file, map_location="cpu", weights_only=True)
-                self.records = list(state["records"])
-            except Exception as error:
-                what = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise CheckpointError(f"{state_file} cannot be read ({what}); remove {self.folder} and start again") from None
+            state = self.read()
             self._write_records()
             return state
         if self.folder.exists() and state_file.is_file():
             raise UsageError(f"{self.folder} holds an unfinished run; continue it with --resume, or remove it")
-        if resume:
+        if resume and not (self.folder / FEATURES).is_dir():
             raise UsageError(f"{self.folder} holds no unfinished run; leave --resume away")
         self.folder.mkdir(parents=True, exist_ok=True)
         return None
+
+    def read(self) -> dict[str, Any] | None:
+        """What `save` wrote, None when there is nothing yet. Raises CheckpointError."""
+        state_file = self.folder / "state.pt"
+        if not state_file.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(state_file, map_location="cpu", weights_only=True)
+            self.records = list(state["records"])
+        except Exception as error:
+            what = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(f"{state_file} cannot be read ({what}); remove {self.folder} and start again") from None
+        return state
 
     def record(self, entry: dict[str, Any], step: int) -> None:
         """One line of metrics.jsonl, and a TensorBoard scalar for each number; `step` counts epochs over all stages."""
@@ -90,9 +99,9 @@ class Run:
         self._remove()
 
     def abandon(self) -> bool:
-        """After a failure: keep a run that can be continued (True), remove one that cannot."""
+        """After a failure: keep a run that can be continued (True), be it its features alone; remove one that cannot."""
         self.close()
-        if (self.folder / "state.pt").is_file():
+        if (self.folder / "state.pt").is_file() or (self.folder / FEATURES).is_dir():
             return True
         self._remove()
         return False

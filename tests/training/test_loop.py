@@ -122,9 +122,9 @@ def test_what_is_in_the_way_or_does_not_fit_is_refused(undisturbed, toy, toy_pre
     (tmp_path / "ckpt.run" / "state.pt").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match=r"state\.pt cannot be read"):
         train(toy, toy_preset, tmp_path / "ckpt", quick, resume=True)
-    native = write_store(tmp_path / "native", rate="native")
-    with pytest.raises(UsageError, match="prepared at rate native"):
-        train(Store.open(native), toy_preset, tmp_path / "other", quick)
+    slower = write_store(tmp_path / "slower", rate=25)
+    with pytest.raises(UsageError, match="prepared at rate 25"):
+        train(Store.open(slower), toy_preset, tmp_path / "other", quick)
     only_val = write_store(tmp_path / "only-val", splits=("val",))
     with pytest.raises(DataError, match="no 'train' trials"):
         train(Store.open(only_val), toy_preset, tmp_path / "other", quick)

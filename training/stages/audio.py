@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from sage_edge.runtime.metrics import affect_ccc
+from sage_edge.training import distributed
 from sage_edge.training.config import TrainConfig
 from sage_edge.training.data.store import Trial
 from sage_edge.training.data.windows import Window, window_at
 from sage_edge.training.loss import affect_loss
 from sage_edge.training.model import SAGE
 
-from . import Head, OnStep, adamw, descend, learning_rate, mean
+from . import Head, Stage, adamw
 
 VALIDATION_STRETCHES = 48
 
 
-class AudioStage:
+class AudioStage(Stage):
     """Trains `model.audio`; each epoch draws `audio_windows` stretches of `audio_ticks` ticks, from trials as long as they are."""
 
     name = "audio"
 
     def __init__(self, model: SAGE, train: Sequence[Trial], val: Sequence[Trial], config: TrainConfig) -> None:
-        self.model, self.config = model, config
         self.train, self.val = ([trial for trial in trials if len(trial.audio) and trial.labels_valid.any()] for trials in (train, val))
-        self.epochs = config.audio_epochs if self.train else 0
-        self.head = Head(model.preset.audio_dim)
-        self.modules = nn.ModuleDict({"audio": model.audio, "head": self.head})
-        self.optimizer: torch.optim.Optimizer = adamw(self.modules, config.audio_lr, config)
-        self.steps = max(1, config.audio_windows // config.audio_batch)
+        self.head = Head(model.preset.audio_dim).to(next(model.parameters()).device)
+        modules = nn.ModuleDict({"audio": model.audio, "head": self.head})
+        steps = max(1, config.audio_windows // config.audio_batch)
+        super().__init__(model, modules, adamw(modules, config.audio_lr, config), config.audio_epochs if self.train else 0, steps, config)
 
-    def start(self) -> None:
+    def start(self, folder: Path) -> None:
         ticks = self.config.audio_ticks
         lengths = np.array([trial.n_ticks for trial in self.train], np.float64)
         self.chance = lengths / lengths.sum()
@@ -47,42 +46,29 @@ class AudioStage:
         length = self.config.audio_ticks
         return window_at(trial, int(rng.integers(min(length, trial.n_ticks) - 1, trial.n_ticks)), length)
 
-    def epoch(self, epoch: int, rng: np.random.Generator, on_step: OnStep) -> dict[str, float]:
-        c, losses = self.config, []
-        self.modules.train()
-        for i in range(self.steps):
-            prediction, labels, valid = self._forward([self._draw(rng) for _ in range(c.audio_batch)])
-            loss = affect_loss(prediction, labels, valid, c.reduction, c.mse)
-            step = epoch * self.steps + i
-            losses.append(descend(self.optimizer, loss, learning_rate(c.audio_lr, step, self.epochs * self.steps, c.warmup), c.clip))
-            on_step(losses[-1])
-        return {"loss": mean(losses), **self._validate()}
+    def batch(self, step: int, rng: np.random.Generator) -> list[Window]:
+        drawn: list[Window] = distributed.share([self._draw(rng) for _ in range(self.config.audio_batch)])
+        return drawn
+
+    def loss(self, batch: list[Window]) -> torch.Tensor:
+        prediction, labels, valid = self._forward(batch)
+        prediction, labels, valid = distributed.gather(prediction, labels, valid.float())
+        return affect_loss(prediction, labels, valid, self.config.reduction, self.config.mse)
 
     def _forward(self, windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         samples = torch.from_numpy(np.stack([window.samples for window in windows]))
         labels = torch.from_numpy(np.stack([window.labels for window in windows]))
         valid = torch.from_numpy(np.stack([window.labels_valid & window.audio_mask for window in windows]))
-        return self.head(self.model.audio(samples)), labels, valid
+        return self.head(self.model.audio(samples.to(self.device))), labels.to(self.device), valid.to(self.device)
 
-    @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """CCC of the head alone on stretches of the validation split (for diagnosis; nothing is chosen by it)."""
-        self.modules.eval()
         guesses, truths = [], []
         for start in range(0, len(self.val_ends), 8):
             windows = [window_at(trial, newest, self.config.audio_ticks) for trial, newest in self.val_ends[start : start + 8]]
             prediction, labels, valid = self._forward(windows)
-            guesses.append(prediction[valid].numpy())
-            truths.append(labels[valid].numpy())
+            guesses.append(prediction[valid].cpu().numpy())
+            truths.append(labels[valid].cpu().numpy())
         if not sum(map(len, truths)):
             return {}
         return {f"val_{key}": value for key, value in affect_ccc(np.concatenate(guesses), np.concatenate(truths)).items()}
-
-    def finish(self) -> None:
-        self.modules.eval()
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        pass

@@ -8,9 +8,8 @@ where the store has no validation split.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sage_edge.runtime.progress import Progress
-from sage_edge.training import features
+from sage_edge.training import distributed, features
 from sage_edge.training.config import TrainConfig
 from sage_edge.training.data import protocols
 from sage_edge.training.data.store import Trial
@@ -26,7 +25,7 @@ from sage_edge.training.data.windows import STRIDE, Window, window_at, window_en
 from sage_edge.training.loss import affect_loss
 from sage_edge.training.model import SAGE
 
-from . import OnStep, adamw, descend, learning_rate, mean
+from . import Stage, adamw
 
 
 class WindowCache:
@@ -92,20 +91,18 @@ def drop(visual_mask: NDArray[np.float32], audio_mask: NDArray[np.float32], conf
         both[rng.integers(0, 2)][start : start + length] = 0.0
 
 
-class FusionStage:
+class FusionStage(Stage):
     """Trains `model.fusion`."""
 
-    name = "fusion"
+    name, selects = "fusion", True
 
     def __init__(self, model: SAGE, train: Sequence[Trial], val: Sequence[Trial], config: TrainConfig) -> None:
-        self.model, self.train, self.val, self.config = model, train, val, config
-        self.epochs = config.fusion_epochs
-        self.modules = nn.ModuleDict({"fusion": model.fusion})
-        self.optimizer: torch.optim.Optimizer = adamw(self.modules, config.fusion_lr, config)
-        self.steps = max(1, config.fusion_windows // config.fusion_batch)
-        self.best: dict[str, Any] = {"epoch": -1, "score": {}, "weights": {}}
+        self.train, self.val = train, val
+        modules = nn.ModuleDict({"fusion": model.fusion})
+        steps = max(1, config.fusion_windows // config.fusion_batch)
+        super().__init__(model, modules, adamw(modules, config.fusion_lr, config), config.fusion_epochs, steps, config)
 
-    def start(self) -> None:
+    def start(self, folder: Path) -> None:
         p, c = self.model.preset, self.config
         self.model.eval()
         ends = training_ends(self.train, p.window, c.fusion_stride, c.fusion_restarts, np.random.default_rng([c.seed, 3, 0]))
@@ -113,48 +110,42 @@ class FusionStage:
         val = [(i, newest, 0) for i, trial in enumerate(self.val) for newest in window_ends(trial.n_ticks, p.window, min(STRIDE, p.window))]
         self.val_cache = WindowCache(self.model, self.val, val, "val")
 
-    def epoch(self, epoch: int, rng: np.random.Generator, on_step: OnStep) -> dict[str, float]:
-        c, losses = self.config, []
-        self.modules.train()
-        for i in range(self.steps):
-            loss = self._loss(rng.integers(0, len(self.cache.ends), c.fusion_batch), rng)
-            step = epoch * self.steps + i
-            losses.append(descend(self.optimizer, loss, learning_rate(c.fusion_lr, step, self.epochs * self.steps, c.warmup), c.clip))
-            on_step(losses[-1])
-        score = self._validate()
-        if not score or not self.best["score"] or score["val_mean"] > self.best["score"]["val_mean"]:
-            self.best = {"epoch": epoch, "score": score, "weights": copy.deepcopy(self.model.fusion.state_dict())}
-        return {"loss": mean(losses), **score}
-
-    def _loss(self, picked: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+    def batch(self, step: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """V, A, masks, labels and their validity of this process's windows."""
         c, cache = self.config, self.cache
+        picked = rng.integers(0, len(cache.ends), c.fusion_batch)
         visual_mask = (cache.tick_face[picked] >= 0).astype(np.float32)
         audio_mask = cache.audio_mask[picked].astype(np.float32)
         for v, a in zip(visual_mask, audio_mask, strict=True):
             drop(v, a, c, rng)
-        labels, valid = torch.from_numpy(cache.labels[picked]), torch.from_numpy(cache.valid[picked])
-        visual = nn.functional.dropout1d(torch.stack([cache.visual(i) for i in picked]).transpose(1, 2), c.drop_features, True).transpose(1, 2)
-        audio = nn.functional.dropout1d(cache.audio[picked].transpose(1, 2), c.drop_features, True).transpose(1, 2)
-        output = self.model.fusion(visual, audio, torch.from_numpy(visual_mask), torch.from_numpy(audio_mask))
-        loss = affect_loss(output.estimates, labels, valid, c.reduction, c.mse)
+        masks = [torch.from_numpy(distributed.share(mask)) for mask in (visual_mask, audio_mask)]
+        picked = distributed.share(picked)
+        visual = torch.stack([cache.visual(i) for i in picked])
+        labels, valid = torch.from_numpy(cache.labels[picked]), torch.from_numpy(cache.valid[picked].astype(np.float32))
+        return tuple(x.to(self.device) for x in (visual, cache.audio[picked], *masks, labels, valid))
+
+    def loss(self, batch: tuple[Tensor, ...]) -> Tensor:
+        c = self.config
+        visual, audio, visual_mask, audio_mask, labels, valid = batch
+        visual, audio = (nn.functional.dropout1d(x.transpose(1, 2), c.drop_features, True).transpose(1, 2) for x in (visual, audio))
+        estimates, labels, valid = distributed.gather(self.model.fusion(visual, audio, visual_mask, audio_mask).estimates, labels, valid)
+        loss = affect_loss(estimates, labels, valid, c.reduction, c.mse)
         if c.fusion_newest > 0:
             newest = slice(-c.fusion_newest_ticks, None)
-            own = affect_loss(output.estimates[:, newest], labels[:, newest], valid[:, newest], "batch", c.mse)
+            own = affect_loss(estimates[:, newest], labels[:, newest], valid[:, newest], "batch", c.mse)
             loss = (1.0 - c.fusion_newest) * loss + c.fusion_newest * own
         return loss
 
-    @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
+    def validate(self) -> dict[str, float]:
         """Pooled CCC of the validation split under `overlap`; empty where there is none."""
         if not self.val:
             return {}
-        self.modules.eval()
         cache, rows = self.val_cache, {}
         for picked in features.batches(range(len(cache.ends)), 8):
             index = list(picked)
             visual = torch.stack([cache.visual(i) for i in index])
             masks = [torch.from_numpy(mask[index].astype(np.float32)) for mask in (cache.tick_face >= 0, cache.audio_mask)]
-            estimates = self.model.fusion(visual, cache.audio[index], *masks).estimates.numpy()
+            estimates = self.model.fusion(*(x.to(self.device) for x in (visual, cache.audio[index], *masks))).estimates.cpu().numpy()
             rows.update({cache.ends[i][:2]: estimate for i, estimate in zip(index, estimates, strict=True)})
         length = self.model.preset.window
         guesses = {
@@ -163,14 +154,3 @@ class FusionStage:
         }
         score = protocols.score(guesses, self.val)
         return {f"val_{key}": score[key] for key in ("valence", "arousal", "mean")}
-
-    def finish(self) -> None:
-        if self.best["weights"]:
-            self.model.fusion.load_state_dict(self.best["weights"])
-        self.modules.eval()
-
-    def state(self) -> dict[str, Any]:
-        return {"best": self.best}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.best = state["best"]

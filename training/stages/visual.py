@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from sage_edge.runtime.metrics import affect_ccc
-from sage_edge.training import inputs
+from sage_edge.training import distributed, inputs
 from sage_edge.training.config import TrainConfig
 from sage_edge.training.data.store import Trial
 from sage_edge.training.loss import affect_loss
 from sage_edge.training.model import SAGE
 from sage_edge.training.presets import Preset
 
-from . import Head, OnStep, adamw, descend, learning_rate, mean
+from . import Head, Stage, adamw
 
 VALIDATION_FACES = 2048
 
@@ -48,25 +48,21 @@ def warped(x: torch.Tensor, p: Preset, rng: np.random.Generator, amount: float) 
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-class VisualStage:
+class VisualStage(Stage):
     """Trains `model.visual`; each epoch draws `visual_faces` faces, as many of each trial as it has."""
 
     name = "visual"
 
     def __init__(self, model: SAGE, train: Sequence[Trial], val: Sequence[Trial], config: TrainConfig) -> None:
-        self.model, self.train, self.val, self.config = model, train, val, config
-        self.epochs = config.visual_epochs
+        self.train, self.val, self.faces = train, val, labelled_faces(train)
         # several times faster in training on a CPU, and only so when the weights are laid out like the faces
         model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.head = Head(model.preset.visual_dim)
-        self.modules = nn.ModuleDict({"visual": model.visual, "head": self.head})
-        self.optimizer: torch.optim.Optimizer = adamw(self.modules, config.visual_lr, config)
-        self.faces = labelled_faces(train)
-        self.steps = max(1, config.visual_faces // config.visual_batch) if len(self.faces) >= 2 else 0
-        if self.steps == 0:
-            self.epochs = 0
+        self.head = Head(model.preset.visual_dim).to(next(model.parameters()).device)
+        modules = nn.ModuleDict({"visual": model.visual, "head": self.head})
+        steps = max(1, config.visual_faces // config.visual_batch) if len(self.faces) >= 2 else 0
+        super().__init__(model, modules, adamw(modules, config.visual_lr, config), config.visual_epochs if steps else 0, steps, config)
 
-    def start(self) -> None:
+    def start(self, folder: Path) -> None:
         picked = labelled_faces(self.val)
         self.val_faces = picked[:: max(1, len(picked) // VALIDATION_FACES)]
 
@@ -84,39 +80,25 @@ class VisualStage:
             return torch.from_numpy(inputs.augmented(faces, p, rng, share * c.visual_light))
         return warped(torch.from_numpy(inputs.lit(inputs.normalise(faces, p), rng, share * c.visual_light)), p, rng, share * c.visual_warp)
 
-    def epoch(self, epoch: int, rng: np.random.Generator, on_step: OnStep) -> dict[str, float]:
-        c, losses = self.config, []
-        self.modules.train()
-        for i in range(self.steps):
-            picked = self.faces[rng.integers(0, len(self.faces), c.visual_batch)]
-            faces, labels = self._batch(picked)
-            step = epoch * self.steps + i
-            x = self._augment(faces, rng, step)
-            prediction = self.head(self.model.visual(x.contiguous(memory_format=torch.channels_last)))
-            loss = affect_loss(prediction[None], labels[None], torch.ones(1, len(labels)), "batch", c.mse)
-            losses.append(descend(self.optimizer, loss, learning_rate(c.visual_lr, step, self.epochs * self.steps, c.warmup), c.clip))
-            on_step(losses[-1])
-        return {"loss": mean(losses), **self._validate()}
+    def batch(self, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        faces, labels = self._batch(self.faces[rng.integers(0, len(self.faces), self.config.visual_batch)])
+        x = distributed.share(self._augment(faces, rng, step))
+        return x.contiguous(memory_format=torch.channels_last).to(self.device), distributed.share(labels).to(self.device)
 
-    @torch.no_grad()
-    def _validate(self) -> dict[str, float]:
+    def loss(self, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        faces, labels = batch
+        prediction, labels = distributed.gather(self.head(self.model.visual(faces)), labels)
+        return affect_loss(prediction[None], labels[None], torch.ones(1, len(labels), device=self.device), "batch", self.config.mse)
+
+    def validate(self) -> dict[str, float]:
         """CCC of the head alone on single faces of the validation split (for diagnosis; nothing is chosen by it)."""
         if not len(self.val_faces):
             return {}
-        self.modules.eval()
         guesses, truths = [], []
         for start in range(0, len(self.val_faces), 256):
             picked = self.val_faces[start : start + 256]
             faces = np.stack([self.val[i].faces[row] for i, row, _ in picked])
             truths.append(np.stack([self.val[i].labels[frame] for i, _, frame in picked]))
-            guesses.append(self.head(self.model.visual(torch.from_numpy(inputs.central(faces, self.model.preset)))).numpy())
+            x = torch.from_numpy(inputs.central(faces, self.model.preset)).to(self.device)
+            guesses.append(self.head(self.model.visual(x)).cpu().numpy())
         return {f"val_{key}": value for key, value in affect_ccc(np.concatenate(guesses), np.concatenate(truths)).items()}
-
-    def finish(self) -> None:
-        self.modules.eval()
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        pass
