@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .ticks import NS_PER_S
+from .errors import UsageError
+from .ticks import NS_PER_S, RATE_HZ
 
 Rows = NDArray[np.float64]
 
@@ -121,3 +122,48 @@ def moving_average(t_ns: NDArray[np.int64], values: ArrayLike, width_s: float = 
     total = np.concatenate([np.zeros((1, *rows.shape[1:])), np.cumsum(rows, axis=0)])
     mean: Rows = (total[high] - total[low]) / (high - low).reshape(-1, *(1,) * (rows.ndim - 1))
     return mean
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """A choice of filter: `Smoothing.parse("one-euro:0.5,1")`, `Smoothing.parse("average:15")` (ticks), `Smoothing.parse("average:0.5s")`."""
+
+    kind: str
+    """"one-euro" or "average"."""
+    min_cutoff_hz: float = MIN_CUTOFF_HZ
+    beta: float = BETA
+    width_s: float = WIDTH_S
+
+    @classmethod
+    def parse(cls, text: str, rate_hz: int = RATE_HZ) -> Smoothing:
+        """The filter that `text` names, with its defaults where it says no more; ticks are at `rate_hz`. Raises UsageError."""
+        kind, _, values = text.partition(":")
+        try:
+            if kind == "one-euro":
+                cutoff, _, beta = values.partition(",")
+                made = cls(kind, min_cutoff_hz=float(cutoff or MIN_CUTOFF_HZ), beta=float(beta or BETA))
+            elif kind == "average":
+                width_s = float(values[:-1]) if values.endswith("s") else int(values) / rate_hz if values else WIDTH_S
+                made = cls(kind, width_s=width_s)
+            else:
+                raise UsageError(f"smoothing {kind!r} is unknown; one-euro[:MIN_CUTOFF_HZ,BETA] or average[:TICKS or SECONDSs]")
+            made.stream()
+        except ValueError:
+            raise UsageError(
+                f"smoothing {text!r} is no filter; one-euro:0.5,1 has a cut-off above 0 Hz and a beta of at least 0, average:15 (ticks) or "
+                "average:0.5s a width above 0"
+            ) from None
+        return made
+
+    def __str__(self) -> str:
+        return f"one-euro {self.min_cutoff_hz:g} Hz, beta {self.beta:g}" if self.kind == "one-euro" else f"average {self.width_s:.3g} s"
+
+    def stream(self) -> OneEuro | MovingAverage:
+        """A filter that has seen nothing yet."""
+        return OneEuro(self.min_cutoff_hz, self.beta) if self.kind == "one-euro" else MovingAverage(self.width_s)
+
+    def recording(self, t_ns: NDArray[np.int64], values: ArrayLike, centred: bool = False) -> Rows:
+        """The filter over [n, d]; `centred` has an average look ahead (the one-euro filter never does)."""
+        if self.kind == "one-euro":
+            return one_euro(t_ns, values, self.min_cutoff_hz, self.beta)
+        return moving_average(t_ns, values, self.width_s, centred)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage_edge.runtime.smoothing import MovingAverage, OneEuro, moving_average, one_euro
+from sage_edge.runtime.errors import UsageError
+from sage_edge.runtime.smoothing import MovingAverage, OneEuro, Smoothing, moving_average, one_euro
 
 gaps = st.lists(st.integers(0, 400_000_000), min_size=1, max_size=40)
 
@@ -105,3 +106,31 @@ def test_nothing_in_nothing_out() -> None:
     empty = np.zeros(0, np.int64)
     assert one_euro(empty, np.zeros((0, 2))).shape == (0, 2)
     assert moving_average(empty, np.zeros((0, 2)), centred=True).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("one-euro", "one-euro 0.5 Hz, beta 1"),
+        ("one-euro:2", "one-euro 2 Hz, beta 1"),
+        ("one-euro:0.3,0", "one-euro 0.3 Hz, beta 0"),
+        ("average", "average 1 s"),
+        ("average:15", "average 0.5 s"),
+        ("average:2.5s", "average 2.5 s"),
+    ],
+)
+def test_a_choice_says_what_it_is_and_does_the_same_in_both_forms(text: str, says: str) -> None:
+    chosen = Smoothing.parse(text)
+    assert str(chosen) == says
+    t_ns, values = at_30_hz(80), np.random.default_rng(2).normal(size=(80, 2))
+    filter = chosen.stream()
+    streamed = [filter.step(int(t), row) for t, row in zip(t_ns, values, strict=True)]
+    assert np.allclose(streamed, chosen.recording(t_ns, values), atol=1e-12)
+
+
+@pytest.mark.parametrize("text", ["", "one-uero", "one-euro:0", "one-euro:a,b", "one-euro:1,-2", "average:0", "average:1.5", "average:nans"])
+def test_a_choice_that_is_no_filter_is_one_line(text: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        Smoothing.parse(text)
+    assert "\n" not in str(refusal.value)
+    assert "average:" in str(refusal.value) or "average[" in str(refusal.value)
