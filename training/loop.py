@@ -23,6 +23,7 @@ from sage_edge.runtime.ticks import SAMPLE_RATE_HZ
 
 from . import checkpoint, distributed
 from .config import TrainConfig
+from .data.folds import split_folds
 from .data.store import Store, Trial
 from .model import SAGE
 from .presets import Preset
@@ -100,6 +101,8 @@ def _trials(store: Store, preset: Preset, config: TrainConfig) -> tuple[list[Tri
     train = [trial for trial in store.trials("train") if trial.labels_valid.any()]
     if not train:
         raise DataError(f"{store.path}: no frame of the train split has a label; training needs some")
+    if config.folds:
+        return split_folds(train, config.folds, config.fold, config.fold_by, config.seed)
     try:
         val = [trial for trial in store.trials("val") if trial.labels_valid.any()]
     except DataError:

@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 
 from sage_edge.runtime.errors import CheckpointError, DataError, UsageError
 from sage_edge.training import checkpoint, presets, train
+from sage_edge.training.data.folds import split_folds
 from sage_edge.training.data.store import Store
+from sage_edge.training.evaluation import evaluate
 from sage_edge.training.run import Run
 from sage_edge.training.settings import replace
 from sage_edge.training.stages import fusion, learning_rate
@@ -219,3 +221,55 @@ def test_the_learning_rate_rises_then_falls():
     assert max(rates) == rates[9] == 1.0
     assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
     assert 0.01 <= rates[-1] < 0.02
+
+
+def test_training_ends_early_and_keeps_the_best_epoch(toy, toy_preset, quick, tmp_path):
+    # with next to no learning rate nothing gets better after a while; a resumed run knows how long it has waited
+    config = replace(quick, {"visual_epochs": 0, "audio_epochs": 0, "fusion_epochs": 30, "fusion_lr": 1e-12, "patience": 2, "ema": 0.5})
+    meta = train(toy, toy_preset, tmp_path / "ckpt", config)
+    records = lines(tmp_path / "ckpt" / "metrics.jsonl")
+    assert len(records) < 30
+    assert meta["epoch"] == len(records) - config.patience
+    assert meta["metrics"]["val_mean"] == max(record["val_mean"] for record in records)
+
+
+def test_an_averaged_run_that_was_killed_resumes_to_the_same_weights(toy, toy_preset, quick, tmp_path, monkeypatch):
+    config = replace(quick, {"ema": 0.9, "visual_epochs": 1, "audio_epochs": 1, "fusion_epochs": 2, "corrupt": 0.5})
+    train(toy, toy_preset, tmp_path / "whole", config)
+    save, count = Run.save, []
+
+    def save_and_die(self, state):
+        save(self, state)
+        count.append(1)
+        if len(count) in (1, 3):
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", save_and_die)
+        for resume in (False, True):
+            with pytest.raises(Killed):
+                train(toy, toy_preset, tmp_path / "again", config, resume=resume)
+    train(toy, toy_preset, tmp_path / "again", config, resume=True)
+    first, again = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "again"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_a_fold_validates_on_its_part_of_the_train_split(toy, toy_preset, quick, tmp_path):
+    config = replace(quick, {"visual_epochs": 0, "audio_epochs": 0, "fusion_epochs": 1, "folds": 3, "fold": 1})
+    meta = train(toy, toy_preset, tmp_path / "ckpt", config)
+    assert meta["training"]["config"]["fold"] == 1
+    held = split_folds(toy.trials("train"), 3, 1, "source", 0)[1]
+    own = evaluate(
+        checkpoint.load(tmp_path / "ckpt")[0],
+        Store(toy.path, toy.digest, toy.meta, tuple(e for e in toy.entries if e["name"] == held[0].name)),
+        "train",
+    )
+    assert meta["metrics"]["val_mean"] == pytest.approx(own["overlap"]["mean"], abs=1e-5)
+
+
+def test_bf16_autocast_trains_and_keeps_float32_weights(toy, toy_preset, quick, tmp_path):
+    meta = train(toy, toy_preset, tmp_path / "ckpt", replace(quick, {"precision": "bf16", "fusion_epochs": 1}))
+    assert meta["training"]["config"]["precision"] == "bf16"
+    tensors = load_file(tmp_path / "ckpt" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} <= {torch.float32, torch.int64}
+    assert all(np.isfinite(record["loss"]) for record in lines(tmp_path / "ckpt" / "metrics.jsonl"))

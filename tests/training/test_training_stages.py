@@ -1,14 +1,20 @@
 """What a stage feeds its encoder: warps stay affine and inside the crop, augmentation grows in, a trial without faces or sound is left out."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
 from sage_edge.training import SAGE, presets
+from sage_edge.training.averaging import Average
 from sage_edge.training.settings import replace
+from sage_edge.training.stages import better
 from sage_edge.training.stages.audio import AudioStage
 from sage_edge.training.stages.visual import VisualStage, warped
 
 TINY = presets.get("tiny")
+NAN = float("nan")
 
 
 def coordinates(n: int) -> torch.Tensor:
@@ -69,3 +75,49 @@ def test_a_stage_that_has_nothing_to_learn_from_has_no_epochs(toy, toy_preset, q
     assert len(silent) == 1
     assert AudioStage(SAGE(toy_preset), silent, [], quick).epochs == 0
     assert VisualStage(SAGE(toy_preset), [], [], quick).epochs == 0
+
+
+def test_a_corrupted_stage_sees_spoiled_faces_and_sound_and_an_undisturbed_one_does_not(toy, toy_preset, quick):
+    trials = toy.trials("train")
+    for kind in (VisualStage, AudioStage):
+        plain, spoiled = (kind(SAGE(toy_preset), trials, [], replace(quick, {"corrupt": share, "visual_warp": 0.0})) for share in (0.0, 1.0))
+        for stage in (plain, spoiled):
+            stage.start(Path())
+        first, again, other = (stage.batch(0, np.random.default_rng(4)) for stage in (plain, plain, spoiled))
+        seen = [batch[0] if kind is VisualStage else torch.from_numpy(np.stack([w.samples for w in batch])) for batch in (first, again, other)]
+        assert torch.equal(seen[0], seen[1])
+        assert seen[2].shape == seen[0].shape
+        assert not torch.equal(seen[0], seen[2])
+
+
+def test_frozen_norms_keep_their_statistics_and_others_do_not(toy, toy_preset, quick):
+    for freeze in (True, False):
+        stage = VisualStage(SAGE(toy_preset), toy.trials("train"), [], replace(quick, {"freeze_norms": freeze}))
+        stage.start(Path())
+        before = stage.model.visual.bn1.running_mean.clone()
+        stage.epoch(0, np.random.default_rng(0), lambda loss: None)
+        assert torch.equal(before, stage.model.visual.bn1.running_mean) is freeze
+
+
+def test_averaged_weights_follow_the_closed_form_and_are_lent_for_validation(toy_preset):
+    layer = torch.nn.Linear(2, 1, bias=False)
+    average, wanted = Average(layer, 0.5), layer.weight.detach().clone()
+    for step in range(1, 6):
+        with torch.no_grad():
+            layer.weight += 1.0
+        average.update()
+        decay = min(0.5, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * layer.weight.detach()
+    torch.testing.assert_close(average.values["weight"], wanted)
+    own = layer.weight.detach().clone()
+    with average.applied():
+        torch.testing.assert_close(layer.weight.detach(), wanted)
+    assert torch.equal(layer.weight.detach(), own)
+
+
+@pytest.mark.parametrize(
+    ("score", "best", "replaces"),
+    [(0.5, None, True), (None, 0.5, True), (0.6, 0.5, True), (0.5, 0.5, False), (NAN, 0.5, False), (0.1, NAN, True), (NAN, NAN, False)],
+)
+def test_an_undefined_ccc_never_beats_a_defined_one(score, best, replaces):
+    assert better(*({} if value is None else {"val_mean": value} for value in (score, best))) is replaces

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 from sage_edge.runtime.metrics import affect_ccc
 from sage_edge.training import distributed
 from sage_edge.training.config import TrainConfig
+from sage_edge.training.data.corruption import samples_corrupted
 from sage_edge.training.data.store import Trial
 from sage_edge.training.data.windows import Window, window_at
 from sage_edge.training.loss import affect_loss
@@ -46,8 +48,13 @@ class AudioStage(Stage):
         length = self.config.audio_ticks
         return window_at(trial, int(rng.integers(min(length, trial.n_ticks) - 1, trial.n_ticks)), length)
 
+    def _spoiled(self, window: Window, rng: np.random.Generator) -> Window:
+        if self.config.corrupt <= 0:
+            return window
+        return replace(window, samples=samples_corrupted(window.samples, self.config.corrupt, rng)[0])
+
     def batch(self, step: int, rng: np.random.Generator) -> list[Window]:
-        drawn: list[Window] = distributed.share([self._draw(rng) for _ in range(self.config.audio_batch)])
+        drawn: list[Window] = distributed.share([self._spoiled(self._draw(rng), rng) for _ in range(self.config.audio_batch)])
         return drawn
 
     def loss(self, batch: list[Window]) -> torch.Tensor:

@@ -14,6 +14,7 @@ from torch import nn
 from sage_edge.runtime.metrics import affect_ccc
 from sage_edge.training import distributed, inputs
 from sage_edge.training.config import TrainConfig
+from sage_edge.training.data.corruption import faces_corrupted
 from sage_edge.training.data.store import Trial
 from sage_edge.training.loss import affect_loss
 from sage_edge.training.model import SAGE
@@ -74,6 +75,8 @@ class VisualStage(Stage):
 
     def _augment(self, faces: NDArray[np.uint8], rng: np.random.Generator, step: int) -> torch.Tensor:
         p, c = self.model.preset, self.config
+        if c.corrupt > 0:
+            faces, _ = faces_corrupted(faces, c.corrupt, rng)
         # From the first step on, some seeds never find the face's expression under it.
         share = min(1.0, step / max(1.0, c.visual_ramp * self.epochs * self.steps))
         if c.visual_warp <= 0:
