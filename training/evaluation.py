@@ -1,124 +1,141 @@
-"""CCC of a model on a prepared store under both protocols, on every original frame, float64; and with one modality's mask off.
+"""CCC of models on a prepared store under both protocols, on every original frame, float64; and with one modality's mask off.
 
-    result = evaluate(model, Store.open("STORE"))        # {"overlap": {valence, arousal, mean, per_video}, "live": {...}, ...}
+    result = evaluate(model, Store.open("STORE"))        # {"overlap": {valence, arousal, mean, per_video}, "live": {...}}
+    found = gather({"a": a, "b": b}, store, "val", ensemble=mean_of(["a", "b"]), smoothings=[Smoothing.parse("average")])
+    report(found)                                        # of every model, the ensemble, and what smoothing changes
 
-`overlap`: windows of 300 ticks every 200, averaged. `live`: the newest tick of a window every `hop` ticks, held until the next one.
+What is kept over all trials are estimates, two numbers per frame; features are gone with their trial.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from sage_edge.runtime import ticks
-from sage_edge.runtime.errors import UsageError
 from sage_edge.runtime.progress import Progress
+from sage_edge.runtime.smoothing import Smoothing
 
-from . import features
 from .data import protocols
 from .data.store import Store, Trial
-from .data.windows import STRIDE, window_at, window_ends
+from .ensemble import Ensemble
 from .model import SAGE
+from .prediction import BOTH, HOP, PROTOCOLS, Predictor, Track, Tracks, live_ends
 
-HOP = 15
-PROTOCOLS = ("overlap", "live")
-BOTH = (True, True)
-"""(visual, audio): which masks may be on."""
-WINDOWS_AT_ONCE = 8
+__all__ = ["HOP", "PROTOCOLS", "ccc_without", "evaluate", "full_report", "gather", "live_ends", "predict_trial", "report"]
+
+ENSEMBLE = "ensemble"
+"""Label of the ensemble among those of the models."""
+WITHOUT = {"visual": (False, True), "audio": (True, False)}
 
 Predictions = dict[tuple[bool, bool], dict[str, NDArray[np.float32]]]
 
 
-def live_ends(n_ticks: int, hop: int = HOP) -> list[int]:
-    """The newest ticks of a live session's hops: hop - 1, 2 hop - 1, ... and what is left at the end."""
-    ends = list(range(hop - 1, n_ticks, hop))
-    return ends if ends and ends[-1] == n_ticks - 1 else [*ends, n_ticks - 1]
+class Kind(NamedTuple):
+    """What estimates are: a protocol, which masks may be on, and a smoothing."""
+
+    protocol: str
+    masks: tuple[bool, bool] = BOTH
+    smoothing: Smoothing | None = None
 
 
-def _predict(
-    model: SAGE, trial: Trial, faces: torch.Tensor, ends: Sequence[int], variants: Sequence[tuple[bool, bool]]
-) -> dict[tuple[bool, bool], NDArray[np.float32]]:
-    """{variant: estimates [n, W, 2]} of the windows that end at ticks `ends`; `faces` is `features.encode_faces(model, trial)`."""
-    windows = [window_at(trial, newest, model.preset.window) for newest in ends]
-    visual = torch.stack([features.face_rows(faces, window.tick_face) for window in windows])
-    visual_mask = torch.from_numpy(np.stack([window.visual_mask for window in windows]).astype(np.float32))
-    audio_mask = torch.from_numpy(np.stack([window.audio_mask for window in windows]).astype(np.float32))
-    if any(audio for _, audio in variants) and bool(audio_mask.any()):
-        audio = features.encode_samples(model, [window.samples for window in windows])
-    else:
-        audio = torch.zeros(len(windows), model.preset.window, model.preset.audio_dim)
-    device = next(model.parameters()).device
-    result = {}
-    for masks in variants:
-        # floats in place of the masks that are off keep the batch as it is
-        output = model.fusion(*(x.to(device) for x in (visual, audio, visual_mask * masks[0], audio_mask * masks[1])))
-        result[masks] = output.estimates.cpu().numpy()
-    return result
+@dataclass(frozen=True)
+class Gathered:
+    """Estimates of one split."""
+
+    split: str
+    trials: list[Trial]
+    frames: dict[str, dict[Kind, dict[str, NDArray[np.float32]]]]
+    """label -> kind -> trial -> float32 [F, 2]."""
+    ensemble: Ensemble | None
+    smoothings: tuple[Smoothing, ...]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is a label to score against."""
+        return any(trial.labels_valid.any() for trial in self.trials)
+
+    def score(self, label: str, kind: Kind) -> dict[str, Any]:
+        """`protocols.score` of these estimates."""
+        return protocols.score(self.frames[label][kind], self.trials)
 
 
-@torch.no_grad()
 def predict_trial(model: SAGE, trial: Trial, variants: Sequence[tuple[bool, bool]], wanted: Sequence[str] = PROTOCOLS, hop: int = HOP) -> Predictions:
     """{variant: {protocol: float32 [F, 2]}} for one trial; `model` must be in eval mode."""
-    _check_rate(model, trial)
-    faces = features.encode_faces(model, trial) if any(visual for visual, _ in variants) else torch.zeros(0, model.preset.visual_dim)
-    length = model.preset.window
-    stride = min(STRIDE, length)
-    overlap_ends = window_ends(trial.n_ticks, length, stride) if "overlap" in wanted else []
-    live = live_ends(trial.n_ticks, hop) if "live" in wanted else []
-    whole: dict[tuple[bool, bool], dict[int, NDArray[np.float32]]] = {masks: {} for masks in variants}
-    newest: dict[tuple[bool, bool], dict[int, NDArray[np.float32]]] = {masks: {} for masks in variants}
-    keep = set(overlap_ends)
-    for ends in features.batches(sorted(keep | set(live)), WINDOWS_AT_ONCE):
-        for masks, estimates in _predict(model, trial, faces, ends, variants).items():
-            for end, rows in zip(ends, estimates, strict=True):
-                newest[masks][end] = rows[-1]
-                if end in keep:
-                    whole[masks][end] = rows
-    stamps = [int(trial.frame_t_ns[k]) if trial.native else ticks.tick_time_ns(k, trial.rate_hz) for k in live]
-    result: Predictions = {}
-    for masks in variants:
-        result[masks] = {}
-        if "overlap" in wanted:
-            result[masks]["overlap"] = protocols.overlap(trial, whole[masks].__getitem__, length, stride)
-        if "live" in wanted:
-            result[masks]["live"] = protocols.hold(trial, stamps, np.stack([newest[masks][k] for k in live]))
-    return result
+    (tracks,) = Predictor({"": model}).tracks(trial, variants, wanted, hop).values()
+    return {masks: {name: track.on_frames(trial) for name, track in by_protocol.items()} for masks, by_protocol in tracks.items()}
 
 
-def _check_rate(model: SAGE, trial: Trial) -> None:
-    if not trial.native and trial.rate_hz != model.preset.rate_hz:
-        raise UsageError(
-            f"{trial.name} has {trial.rate_hz} ticks a second, the model {model.preset.rate_hz}; prepare the corpus again at the model's rate"
-        )
+def gather(
+    models: Mapping[str, SAGE],
+    store: Store,
+    split: str = "val",
+    variants: Sequence[tuple[bool, bool]] = (BOTH,),
+    wanted: Sequence[str] = PROTOCOLS,
+    hop: int = HOP,
+    *,
+    ensemble: Ensemble | None = None,
+    smoothings: Sequence[Smoothing] = (),
+    progress: bool = False,
+) -> Gathered:
+    """Estimates of every model, of their `ensemble` (label "ensemble") and of each of `smoothings` with all masks on.
 
-
-def _score_all(
-    model: SAGE, store: Store, split: str, variants: Sequence[tuple[bool, bool]], wanted: Sequence[str], hop: int, progress: bool
-) -> dict[tuple[bool, bool], dict[str, Any]]:
+    Raises DataError when the store has no such split, UsageError when its rate is not that of a model.
+    """
     trials = store.trials(split)
-    training = model.training
-    model.eval()
-    guesses: dict[tuple[bool, bool], dict[str, dict[str, NDArray[np.float32]]]] = {masks: {name: {} for name in wanted} for masks in variants}
+    frames: dict[str, dict[Kind, dict[str, NDArray[np.float32]]]] = {label: {} for label in (*models, *([ENSEMBLE] if ensemble else []))}
+    with evaluating(models), Progress(f"evaluate {split}", len(trials), "trials") if progress else Silent() as bar:
+        predictor = Predictor(models)
+        for trial in trials:
+            found = predictor.tracks(trial, variants, wanted, hop)
+            if ensemble is not None:
+                found[ENSEMBLE] = _combined(ensemble, found)
+            for label, tracks in found.items():
+                for kind, track in _smoothed(tracks, smoothings):
+                    frames[label].setdefault(kind, {})[trial.name] = track.on_frames(trial)
+            bar.step()
+    return Gathered(split, trials, frames, ensemble, tuple(smoothings))
+
+
+def _combined(ensemble: Ensemble, found: Mapping[str, Tracks]) -> Tracks:
+    any_tracks = next(iter(found.values()))
+    return {
+        masks: {name: ensemble.combine({label: tracks[masks][name] for label, tracks in found.items()}) for name in by_protocol}
+        for masks, by_protocol in any_tracks.items()
+    }
+
+
+def _smoothed(tracks: Tracks, smoothings: Sequence[Smoothing]) -> Iterator[tuple[Kind, Track]]:
+    """Every track as it is, and those with all masks on under each smoothing: an average looks ahead in `overlap`, where the recording is at hand."""
+    for masks, by_protocol in tracks.items():
+        for name, track in by_protocol.items():
+            yield Kind(name, masks), track
+            for smoothing in smoothings if masks == BOTH else ():
+                values = smoothing.recording(track.t_ns, track.values, centred=name == "overlap")
+                yield Kind(name, masks, smoothing), Track(name, track.t_ns, values.astype(np.float32))
+
+
+@contextlib.contextmanager
+def evaluating(models: Mapping[str, SAGE]) -> Iterator[None]:
+    """Models in eval mode inside, as they were afterwards."""
+    before = {label: model.training for label, model in models.items()}
+    for model in models.values():
+        model.eval()
     try:
-        with Progress(f"evaluate {split}", len(trials), "trials") if progress else _Silent() as bar:
-            for trial in trials:
-                for masks, by_protocol in predict_trial(model, trial, variants, wanted, hop).items():
-                    for name, rows in by_protocol.items():
-                        guesses[masks][name][trial.name] = rows
-                bar.step()
+        yield
     finally:
-        model.train(training)
-    return {masks: {name: protocols.score(rows, trials) for name, rows in by_protocol.items()} for masks, by_protocol in guesses.items()}
+        for label, model in models.items():
+            model.train(before[label])
 
 
-class _Silent:
+class Silent:
     """A progress bar that shows nothing."""
 
-    def __enter__(self) -> _Silent:
+    def __enter__(self) -> Silent:
         return self
 
     def step(self, n: int = 1, note: str | None = None) -> None: ...
@@ -129,24 +146,59 @@ class _Silent:
 def evaluate(
     model: SAGE, store: Store, split: str = "val", visual: bool = True, audio: bool = True, hop: int = HOP, progress: bool = False
 ) -> dict[str, Any]:
-    """{"overlap", "live"}: each {"valence", "arousal", "mean", "per_video"}; `visual=False` or `audio=False` switches that mask off throughout.
+    """{"overlap", "live"}: each {"valence", "arousal", "mean", "undefined", "per_video"}; `visual=False` or `audio=False` switches that mask off.
 
-    Raises DataError when the store has no such split, UsageError when its rate is not the model's.
+    Raises DataError when the store has no such split or no label in it, UsageError when its rate is not the model's.
     """
-    return _score_all(model, store, split, [(visual, audio)], PROTOCOLS, hop, progress)[visual, audio]
+    found = gather({"": model}, store, split, [(visual, audio)], PROTOCOLS, hop, progress=progress)
+    return {name: found.score("", Kind(name, (visual, audio))) for name in PROTOCOLS}
 
 
 def ccc_without(model: SAGE, store: Store, split: str = "val", progress: bool = False) -> dict[str, Any]:
     """{"visual": score with the visual mask off, "audio": with the audio mask off}, protocol `overlap`."""
-    scores = _score_all(model, store, split, [(False, True), (True, False)], ["overlap"], HOP, progress)
-    return {"visual": scores[False, True]["overlap"], "audio": scores[True, False]["overlap"]}
+    found = gather({"": model}, store, split, list(WITHOUT.values()), ["overlap"], progress=progress)
+    return {name: found.score("", Kind("overlap", masks)) for name, masks in WITHOUT.items()}
 
 
 def full_report(model: SAGE, store: Store, split: str = "val", hop: int = HOP, progress: bool = False) -> dict[str, Any]:
     """`evaluate` and `ccc_without` in one pass over the store: {"split", "overlap", "live", "without": {"visual", "audio"}}."""
-    scores = _score_all(model, store, split, [BOTH, (False, True), (True, False)], PROTOCOLS, hop, progress)
-    return {
-        "split": split,
-        **scores[BOTH],
-        "without": {"visual": scores[False, True]["overlap"], "audio": scores[True, False]["overlap"]},
-    }
+    found = gather({"": model}, store, split, [BOTH, *WITHOUT.values()], PROTOCOLS, hop, progress=progress)
+    return {"split": split, **block(found, "")}
+
+
+def report(found: Gathered) -> dict[str, dict[str, Any]]:
+    """{label: block} of what `gather` found for [BOTH, *WITHOUT.values()]; the ensemble's also says how it was made and what it changes.
+
+    A block is {"overlap", "live", "without"}, and with smoothings "smooth": {name: {protocol: score and "change"}}; the ensemble's has "how",
+    "shares" and "against": {model: {protocol: change}}.
+    """
+    blocks = {label: block(found, label) for label in found.frames}
+    if found.ensemble is not None:
+        own = blocks[ENSEMBLE]
+        own |= {"how": found.ensemble.how, "shares": {label: list(share) for label, share in found.ensemble.shares.items()}}
+        own["against"] = {label: {name: change(own[name], blocks[label][name]) for name in PROTOCOLS} for label in blocks if label != ENSEMBLE}
+    return blocks
+
+
+def block(found: Gathered, label: str) -> dict[str, Any]:
+    """The figures of one model; see `report`."""
+    result: dict[str, Any] = {name: found.score(label, Kind(name)) for name in PROTOCOLS}
+    result["without"] = {name: found.score(label, Kind("overlap", masks)) for name, masks in WITHOUT.items()}
+    if found.smoothings:
+        result["smooth"] = {
+            str(smoothing): {name: _effect(found, label, name, smoothing, result[name]) for name in PROTOCOLS} for smoothing in found.smoothings
+        }
+    return result
+
+
+def _effect(found: Gathered, label: str, protocol: str, smoothing: Smoothing, before: Mapping[str, Any]) -> dict[str, Any]:
+    after = found.score(label, Kind(protocol, BOTH, smoothing))
+    return {**{key: after[key] for key in (*_SCORES, "undefined")}, "change": change(after, before)}
+
+
+_SCORES = (*protocols.DIMENSIONS, "mean")
+
+
+def change(after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    """valence, arousal and mean of `after` less those of `before`; NaN where either is undefined."""
+    return {key: after[key] - before[key] for key in _SCORES}
