@@ -18,7 +18,8 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import Any
+
+from .device import HELP, choose
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting of the training or of the model; repeatable"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, machine and threads: same weights (default 0)")
-    parser.add_argument("--device", default="auto", metavar="D", help="cpu, cuda or cuda:N (default: cuda where PyTorch finds it)")
+    parser.add_argument("--device", default="auto", metavar="D", help=HELP)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one per core, shared by torchrun's processes)")
     parser.add_argument("--resume", action="store_true", help="continue the run that OUT.run holds")
     parser.add_argument("--json", action="store_true", help="print the checkpoint's description as one JSON object")
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     values = settings.pairs(args.set)
     preset, config = split_settings(presets.get(args.preset), recipe(args.preset), {"seed": str(args.seed), **values})
     torch.set_num_threads(args.threads or max(1, cores() // distributed.launched()))
-    device = _device(args.device)
+    device = choose(args.device)
     try:
         with distributed.processes(device) as device:
             meta = train(Store.open(args.data), preset, args.out, config, resume=args.resume, device=device)
@@ -81,25 +82,3 @@ def run(args: argparse.Namespace) -> int:
 
 def _ccc(value: float) -> str:
     return "undefined" if math.isnan(value) else f"{value:.3f}"
-
-
-def _device(name: str) -> Any:
-    """torch.device of --device. Raises UsageError."""
-    import torch
-
-    from sage_edge.runtime.errors import UsageError
-
-    there = torch.cuda.is_available()
-    if name == "auto":
-        name = "cuda" if there else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {name!r} is unknown; choose cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name} is not supported; choose cpu, cuda or cuda:N")
-    if device.type == "cuda" and not (there and (device.index or 0) < torch.cuda.device_count()):
-        raise UsageError(
-            f"--device {name}: PyTorch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; choose cpu, or install a CUDA build"
-        )
-    return device
