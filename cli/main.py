@@ -20,6 +20,7 @@ from sage_edge.runtime.errors import SageError, UsageError
 VERBS = {
     "synth": "make a corpus in Aff-Wild2's layout: people, voices, videos, labels",
     "prepare": "index and decode a corpus in Aff-Wild2's layout once",
+    "weights": "recognise and convert published encoder weights",
     "train": "train SAGE in full precision",
     "evaluate": "CCC of a checkpoint, pooled and per video",
     "compile": "checkpoint -> ONNX -> INT8 -> checked bundle",
