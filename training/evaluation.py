@@ -30,6 +30,8 @@ __all__ = ["HOP", "PROTOCOLS", "ccc_without", "evaluate", "full_report", "gather
 
 ENSEMBLE = "ensemble"
 """Label of the ensemble among those of the models."""
+NO_SCORES: dict[str, None] = dict.fromkeys((*PROTOCOLS, "without"))
+"""The block of a model on a split without labels."""
 WITHOUT = {"visual": (False, True), "audio": (True, False)}
 
 Predictions = dict[tuple[bool, bool], dict[str, NDArray[np.float32]]]

@@ -36,16 +36,3 @@ def test_verify_prints_json_when_outputs_are_not_finite(tmp_path: Path, monkeypa
     said = strict(capsys.readouterr().out)
     assert said["golden"]["fp32"]["differences"] == {"estimates": None}
     assert said["ok"] is False
-
-
-def test_evaluate_prints_json_when_a_score_is_not_defined(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from sage_edge.training import checkpoint, evaluation
-    from sage_edge.training.data.store import Store
-
-    monkeypatch.setattr(checkpoint, "load", lambda *_: (None, {"trained_on": {}}))
-    monkeypatch.setattr(Store, "open", lambda path: path)
-    monkeypatch.setattr(evaluation, "full_report", lambda *_, **__: {"overlap": {"valence": math.nan}})
-    assert main(["evaluate", str(tmp_path), str(tmp_path), "--json"]) == 0
-    assert strict(capsys.readouterr().out)["overlap"] == {"valence": None}
