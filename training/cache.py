@@ -73,6 +73,10 @@ class Batch:
         """The same on `device`."""
         return Batch(**{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)})
 
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU can copy from by itself."""
+        return Batch(**{field.name: getattr(self, field.name).pin_memory() for field in fields(self)})
+
 
 def cut(window: Window, ticks: int) -> Window:
     """`window` as a session sees it that began `ticks` ticks after its first one: all before is masked and zero. In place."""

@@ -134,6 +134,7 @@ def _run_stages(
     for number, stage in enumerate(stages):
         if number < first_stage or stage.epochs == 0:
             continue
+        stage.corpus = settings["store"]
         stage.start(run.folder)
         start_epoch = first_epoch if number == first_stage else 0
         with Progress(f"train {stage.name}", stage.epochs * stage.steps, "steps", shown=distributed.main()) as bar:

@@ -191,10 +191,11 @@ def test_training_windows_begin_before_the_clip_and_in_the_middle(toy):
 
 
 def test_a_cut_window_is_that_of_a_session_which_began_there(toy):
+    from sage_edge.training.cache import cut
     from sage_edge.training.data.windows import window_at
 
     trial = toy.trials("train")[0]
-    window = fusion.cut(window_at(trial, 80, 40), 13, 16_000 / 30)
+    window = cut(window_at(trial, 80, 40), 13)
     whole = window_at(trial, 80, 40)
     first = round(13 * 16_000 / 30)
     assert not window.samples[:first].any()

@@ -33,6 +33,8 @@ class Stage(ABC):
     name: str
     selects = False
     """Whether the epoch with the best validation CCC is kept, and the stage may end early (`patience`); else the last epoch is."""
+    corpus = ""
+    """Digest of the store that the trials are from."""
 
     def __init__(self, model: SAGE, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer, epochs: int, steps: int, config: TrainConfig) -> None:
         self.model, self.modules, self.optimizer, self.config = model, modules, optimizer, config
