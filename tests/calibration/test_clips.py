@@ -21,16 +21,18 @@ LENGTH = 30
 @pytest.fixture(scope="module")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four people; the first trial loses its face in one place, the second falls silent in one."""
-    from sage_edge.training.data.store import prepare
+    from sage_edge.training.data.store import array_path, prepare
     from sage_edge.training.data.synthetic import synthesise
 
     folder = tmp_path_factory.mktemp("clips")
     synthesise(folder / "corpus", seed=5, train=4, val=1, seconds=6.0, workers=1, progress=False)
     prepare(folder / "corpus", folder / "store", workers=1, progress=False)
-    names = [entry["name"] for entry in json.loads((folder / "store" / "index.json").read_text())["trials"] if entry["split"] == "train"]
-    faces = np.load(folder / "store" / "trials" / names[0] / "frame_face.npy", mmap_mode="r+")
-    faces[70:85] = -1
-    sound = np.load(folder / "store" / "trials" / names[1] / "audio.npy", mmap_mode="r+")
+    entries = json.loads((folder / "store" / "index.json").read_text())["trials"]
+    names = [entry["name"] for entry in entries if entry["split"] == "train"]
+    first, second = (next(entry for entry in entries if entry["name"] == name) for name in names[:2])
+    faces = np.load(folder / "store" / "frames" / "frame_face.npy", mmap_mode="r+")
+    faces[first["first_row"] + 70 : first["first_row"] + 85] = -1
+    sound = np.load(array_path(folder / "store", second, "audio"), mmap_mode="r+")
     sound[16000 * 3 : 16000 * 4 + 4000] = 0
     return folder / "store"
 
@@ -107,8 +109,7 @@ def test_a_corpus_without_faces_cannot_calibrate(store_path: Path, tmp_path: Pat
     from onnx import TensorProto, helper
 
     shutil.copytree(store_path, tmp_path / "store")
-    for file in (tmp_path / "store" / "trials").glob("*/frame_face.npy"):
-        np.load(file, mmap_mode="r+")[:] = -1
+    np.load(tmp_path / "store" / "frames" / "frame_face.npy", mmap_mode="r+")[:] = -1
     faces, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, 40, 40]) for name in ("faces", "visual"))
     model = helper.make_graph([helper.make_node("Relu", ["faces"], ["visual"])], "g", [faces], [out])
     onnx.save(helper.make_model(model, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "visual.onnx")

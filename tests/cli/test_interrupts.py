@@ -69,7 +69,7 @@ def test_an_interrupt_is_one_line_and_leaves_nothing(
     assert captured.err.splitlines()[-1].startswith("error: interrupted")
     assert captured.out == ""
     left = {path.name for path in tmp_path.iterdir()}
-    assert left <= {"checkpoint.run"}, "only training keeps what --resume goes on from"
+    assert left <= {"checkpoint.run", "store.partial"}, "only training and preparing keep what --resume goes on from"
 
 
 @pytest.mark.slow

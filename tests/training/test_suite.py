@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest_toy import write_store
+from conftest_toy import set_array, write_store
 
 from sage_edge.runtime.errors import DataError
 from sage_edge.training import SAGE, evaluation
@@ -109,8 +109,7 @@ def test_a_trial_without_sound_has_a_ccc_and_no_weights(tmp_path, toy_preset):
 def test_a_split_without_labels_is_refused(toy_path, tmp_path, toy_preset):
     store = Store.open(write_store(tmp_path / "store", splits=("train", "val", "val")))
     for trial in ("t1", "t2"):
-        file = store.path / "trials" / trial / "labels_valid.npy"
-        np.save(file, np.zeros_like(np.load(file)))
+        set_array(store.path, trial, "labels_valid", np.zeros_like)
     with pytest.raises(DataError, match="no frame of the 'val' split"):
         run_suite({"m": make(toy_preset)}, store)
     with pytest.raises(DataError, match="no 'test' trials"):

@@ -2,9 +2,11 @@
 
     ROOT/VA_Estimation_Challenge/{Train_Set,Validation_Set}/TRIAL.txt     header `valence,arousal`, one line per video frame, -5 = invalid
     ROOT/cropped_aligned/TRIAL/00001.jpg                                  112 x 112, number = label line (1-based), gaps = no face
+    ROOT/cropped_aligned_new_50_vids/TRIAL/                               the same for the videos that joined later
     ROOT/**/NAME.mp4 | .avi | ...                                         raw videos, anywhere else; TRIAL = NAME, NAME_left or NAME_right
 
-The older release's `VA_Set/Training_Set` is understood too, and both folders may lie a level or two below ROOT.
+The older release's `VA_Set/Training_Set` is understood too, and all folders may lie a level or two below ROOT. Crops are what the organisers
+cut, upright and aligned: a raw video that a player would turn has crops like any other.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +28,7 @@ INVALID = -5.0
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
 _LABEL_FOLDERS = {"Train_Set": "train", "Training_Set": "train", "Validation_Set": "val"}
 _LABEL_PARENTS = ("VA_Estimation_Challenge", "VA_Set")
+_CROP_FOLDERS = ("cropped_aligned", "cropped_aligned_new_50_vids")
 _TEST_LIST = "names_of_videos_in_each_test_set/Valence_Arousal_Estimation_Challenge_test_set_release.txt"
 
 
@@ -46,7 +49,7 @@ def media_name(trial: str) -> str:
 
 
 def find_trials(root: Path) -> list[TrialFiles]:
-    """All trials of a corpus folder, sorted by split and name. Raises DataError when there are none, or one has no video."""
+    """All trials of a corpus folder, sorted by split and name. Raises DataError when there are none, or some have no video."""
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the corpus folder that holds VA_Estimation_Challenge and cropped_aligned")
@@ -59,27 +62,44 @@ def find_trials(root: Path) -> list[TrialFiles]:
             wanted += [(line.strip(), "test", None) for line in path.read_text().splitlines() if line.strip()]
     if not wanted:
         raise DataError(f"{root} holds no labels; expected VA_Estimation_Challenge/Train_Set/NAME.txt or Validation_Set/NAME.txt below it")
-    crop_roots = _below(root, ("cropped_aligned",))
+    crop_roots = _below(root, _CROP_FOLDERS)
     if not crop_roots:
         raise DataError(f"{root} holds no cropped_aligned folder; unpack Aff-Wild2's cropped_aligned images into it")
-    videos = {path.stem: path for path in sorted(_videos(root), reverse=True)}
-    trials, seen = [], dict[str, str]()
+    videos = _videos_by_name(root)
+    trials, seen, without = [], dict[str, str](), []
     for name, split, labels in wanted:
         if name in seen:
             raise DataError(f"trial {name} is in {seen[name]} and in {split}; each trial belongs to one split")
         seen[name] = split
         video = videos.get(name) or videos.get(media_name(name))
         if video is None:
-            raise DataError(f"trial {name} has no video: no {media_name(name)}.mp4 or .avi below {root}; add it or remove {labels or name}")
+            without.append(name)
+            continue
         crops = next((path for path in (parent / name for parent in crop_roots) if path.is_dir()), None)
         trials.append(TrialFiles(name, split, video, crops, labels))
+    if without:
+        shown = ", ".join(without[:5]) + ", ..." * (len(without) > 5)
+        raise DataError(
+            f"{len(without)} of {len(wanted)} trials have no video below {root}: {shown}; "
+            f"add {media_name(without[0])}.mp4 or .avi and so on, or remove their labels"
+        )
     return sorted(trials, key=lambda trial: (("train", "val", "test").index(trial.split), trial.name))
+
+
+def unused_videos(root: Path, trials: Sequence[TrialFiles]) -> list[str]:
+    """Names of the videos below `root` that no trial is about: they have no labels and are in no split."""
+    used = {trial.media for trial in trials}
+    return sorted(name for name, path in _videos_by_name(root).items() if path not in used)
+
+
+def _videos_by_name(root: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(_videos(root), reverse=True)}
 
 
 def _videos(root: Path) -> Iterator[Path]:
     """Video files below `root`; the millions of crops are not looked at."""
     for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name != "cropped_aligned"]
+        folders[:] = [name for name in folders if name not in _CROP_FOLDERS]
         yield from (Path(folder, name) for name in files if Path(name).suffix.lower() in VIDEO_SUFFIXES)
 
 
@@ -128,8 +148,11 @@ def read_labels(path: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
 def crop_numbers(folder: Path | None) -> dict[int, Path]:
     """{frame index from 0: JPEG path} of a trial's crops, ascending; 00001.jpg is frame 0. Files with other names raise DataError."""
     crops = {}
-    for path in sorted(folder.glob("*.jpg")) if folder is not None else []:
-        if not path.stem.isdigit() or int(path.stem) < 1:
-            raise DataError(f"{path}: a crop's name is its frame number from 00001; rename or remove it")
-        crops[int(path.stem) - 1] = path
+    # Hidden files are what some systems put beside the real ones.
+    names = [] if folder is None else [name for name in os.listdir(folder) if name.endswith(".jpg") and not name.startswith(".")]
+    for name in sorted(names):
+        number = name[: -len(".jpg")]
+        if folder is None or not number.isdecimal() or int(number) < 1:
+            raise DataError(f"{folder}/{name}: a crop's name is its frame number from 00001; rename or remove it")
+        crops[int(number) - 1] = folder / name
     return dict(sorted(crops.items()))

@@ -1,10 +1,20 @@
-"""Corpus folder in Aff-Wild2's layout -> store folder: labels checked, crops decoded and averaged to 48 x 48, time stamps and sound read."""
+"""Corpus folder in Aff-Wild2's layout -> store folder: labels checked, crops decoded and averaged to 48 x 48, time stamps and sound read.
+
+The work goes video by video, on several processes, in OUT.partial (see `partial`); OUT appears when all is done. A worker holds one crop and one
+packet of sound at a time, and what is known of each frame of a video.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
+import itertools
 import json
-from dataclasses import dataclass, field
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,113 +22,171 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge.runtime import ticks
-from sage_edge.runtime.errors import DataError, UsageError
-from sage_edge.runtime.files import atomic_folder, sha256_file
+from sage_edge.runtime.errors import DataError, SageError, SourceError, UsageError
+from sage_edge.runtime.machine import peak_rss_mb
 from sage_edge.runtime.native import resize
 from sage_edge.runtime.progress import Progress
 
 from . import affwild2, media
-from .store import FACE_SIZE, SCHEMA, index_digest
+from .partial import Partial, Record
+from .store import ARRAYS, FACE_SIZE, SCHEMA, Store, array_path, index_digest
+from .store_writer import RowFile, file_record
+from .summary import Cost, Summary, summarise
 from .workers import default_workers, run_jobs
 
-
-@dataclass(frozen=True)
-class Summary:
-    """What `prepare` found. Lists name trials; `uneven` is (trial, label rows, frames) where the two differ."""
-
-    path: Path
-    digest: str
-    trials: dict[str, int]
-    """Trials per split."""
-    frames: int
-    frames_with_face: int
-    frames_with_label: int
-    seconds: float
-    """Length of all trials together."""
-    uneven: list[tuple[str, int, int]] = field(default_factory=list)
-    crops_dropped: int = 0
-    """Crops whose number is beyond the last frame."""
-    damaged: list[tuple[str, int]] = field(default_factory=list)
-    """(trial, packets and frames of its video file that could not be read and were left out)."""
-    without_sound: list[str] = field(default_factory=list)
-    without_crops: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        """The summary as lines of text."""
-        per_split = ", ".join(f"{count} {split}" for split, count in self.trials.items() if count)
-        share = [100.0 * n / max(self.frames, 1) for n in (self.frames_with_face, self.frames_with_label)]
-        text = [f"{per_split} trials, {self.seconds / 60:.1f} min, {self.frames} frames: {share[0]:.1f} % with a face, {share[1]:.1f} % with a label"]
-        if self.uneven:
-            shown = ", ".join(f"{name} ({rows} labels, {frames} frames)" for name, rows, frames in self.uneven[:3])
-            text.append(
-                f"{len(self.uneven)} trials have more or fewer labels than frames and were cut or left open at the end: {shown}"
-                + ", ..." * (len(self.uneven) > 3)
-            )
-        if self.crops_dropped:
-            text.append(f"{self.crops_dropped} crops lie beyond the last frame of their video and were left out")
-        if self.damaged:
-            shown = ", ".join(f"{name} ({count})" for name, count in self.damaged[:5]) + ", ..." * (len(self.damaged) > 5)
-            text.append(f"{len(self.damaged)} trials have damaged packets or frames in their video file, which were left out: {shown}")
-        for what, names in (("sound", self.without_sound), ("crops", self.without_crops)):
-            if names:
-                text.append(f"{len(names)} trials have no {what}: {', '.join(names[:5])}" + ", ..." * (len(names) > 5))
-        return [*text, f"store {self.path}, digest {self.digest[:12]}"]
+MOST_WORKERS = 16
+"""More only wait for the disk."""
+_FEW = 64
+"""So few videos are looked at sooner than processes are started."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    files: affwild2.TrialFiles
-    out: Path
+    """One raw video and its trials: one, or two people of it."""
+
+    trials: tuple[affwild2.TrialFiles, ...]
+    subjects: tuple[str | None, ...]
     native: bool
-    subject: str | None
+    work: Path
+    done: str | None = None
+    """The stamp of what an earlier run finished."""
+
+    @property
+    def media(self) -> Path:
+        return self.trials[0].media
+
+    @property
+    def video(self) -> str:
+        return self.media.stem
 
 
 @dataclass(frozen=True)
-class _Done:
-    entry: dict[str, Any]
-    rows: int
-    crops_dropped: int
-    labelled: int
-    duration_s: float
+class _Looked:
+    """What was seen before the work starts."""
+
+    unchanged: bool
+    crops: int = 0
+    error: SageError | None = None
 
 
-def prepare_store(source: Path, out: Path, *, rate: int | str, workers: int | None, progress: bool) -> Summary:
+def prepare_store(source: Path, out: Path, *, rate: int | str, workers: int | None, resume: bool, progress: bool) -> Summary:
     """See `store.prepare`."""
     if rate not in (ticks.RATE_HZ, "native"):
         raise UsageError(f"rate {rate!r} is not known; choose {ticks.RATE_HZ} or native")
-    if out.exists():
-        raise UsageError(f"{out} exists already; choose another path or remove it")
+    if workers is not None and workers < 1:
+        raise UsageError(f"{workers} workers are too few; give at least 1")
+    workers = default_workers(MOST_WORKERS) if workers is None else workers
+    start_s = time.monotonic()
+    partial = Partial(out)
+    if resume and partial.over():
+        partial.remove()
+        store = Store.open(out)
+        return summarise(out, store.digest, {"meta": store.meta, "trials": store.entries}, [], None)
     found = affwild2.find_trials(source)
     meta, subjects = _corpus_meta(source)
     meta |= {"schema": SCHEMA, "face_size": FACE_SIZE, "rate": rate}
-    done: list[_Done] = []
-    with atomic_folder(out) as work, Progress("prepare", len(found), "trials", stream=None if progress else io.StringIO()) as bar:
-        jobs = [_Job(trial, work / "trials" / trial.name, rate == "native", subjects.get(trial.name)) for trial in found]
-        for job, result in run_jobs(_prepare_trial, jobs, default_workers() if workers is None else workers):
-            done.append(result)
-            bar.step(note=job.files.name)
-        done.sort(key=lambda result: result.entry["name"])
-        content = {"meta": meta, "trials": [result.entry for result in done]}
-        (work / "index.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    counts = [result.entry["counts"] for result in done]
-    return Summary(
-        path=out,
-        digest=index_digest(content),
-        trials={split: sum(result.entry["split"] == split for result in done) for split in ("train", "val", "test")},
-        frames=sum(count["frame_t_ns"] for count in counts),
-        frames_with_face=sum(count["faces"] for count in counts),
-        frames_with_label=sum(result.labelled for result in done),
-        seconds=sum(result.duration_s for result in done),
-        uneven=[
-            (result.entry["name"], result.rows, result.entry["counts"]["frame_t_ns"])
-            for result in done
-            if result.entry["split"] != "test" and result.rows != result.entry["counts"]["frame_t_ns"]
-        ],
-        crops_dropped=sum(result.crops_dropped for result in done),
-        damaged=[(result.entry["name"], result.entry["damaged"]) for result in done if "damaged" in result.entry],
-        without_sound=[result.entry["name"] for result in done if not result.entry["counts"]["audio"]],
-        without_crops=[result.entry["name"] for result in done if not result.entry["counts"]["faces"]],
+    try:
+        records = partial.begin({"schema": SCHEMA, "face_size": FACE_SIZE, "rate": rate}, resume)
+        jobs = [
+            _Job(
+                trials=trials,
+                subjects=tuple(subjects.get(trial.name) for trial in trials),
+                native=rate == "native",
+                work=partial.work(video),
+                done=records.get(video, {}).get("stamp"),
+            )
+            for video, trials in _by_video(found).items()
+        ]
+        looked = _look(jobs, workers, progress)
+        records = {job.video: records[job.video] for job in jobs if looked[job].unchanged}
+        resumed = len(records)
+        partial.keep_only(records)
+        # The longest first: none is left over for the end, when the other processes have nothing to do.
+        rest = sorted((job for job in jobs if not looked[job].unchanged), key=lambda job: (-looked[job].crops, job.video))
+        with (
+            Progress("prepare", sum(looked[job].crops for job in rest), "crops", stream=None if progress else io.StringIO()) as bar,
+            contextlib.closing(run_jobs(_prepare_video, rest, workers)) as results,
+        ):
+            for job, record in results:
+                partial.commit(job.video, record)
+                records[job.video] = record
+                bar.step(looked[job].crops, note=job.video)
+        content = partial.finish(meta, records)
+    except BaseException:
+        partial.abandon()
+        raise
+    cost = _cost(content, list(records.values()), resumed, workers, time.monotonic() - start_s)
+    return summarise(out, index_digest(content), content, affwild2.unused_videos(source, found), cost)
+
+
+def _cost(content: dict[str, Any], records: Sequence[Record], resumed: int, workers: int, wall_s: float) -> Cost:
+    costs = [record["cost"] for record in records]
+    files = {array_path(Path(), entry, name): entry["files"][name]["size"] for entry in content["trials"] for name in ARRAYS}
+    return Cost(
+        bytes=sum(files.values()) + sum(file["size"] for file in content["frames"].values()),
+        wall_s=wall_s,
+        workers=workers,
+        resumed=resumed,
+        peak_mb=max(cost["peak_mb"] for cost in costs),
+        **{key: sum(cost[key] for cost in costs) for key in ("faces_s", "media_s", "crops", "hours")},
     )
+
+
+def _by_video(found: Sequence[affwild2.TrialFiles]) -> dict[str, tuple[affwild2.TrialFiles, ...]]:
+    by_media = sorted(found, key=lambda trial: (trial.media.stem, trial.name))
+    return {video: tuple(trials) for video, trials in itertools.groupby(by_media, key=lambda trial: trial.media.stem)}
+
+
+def _look(jobs: Sequence[_Job], workers: int, progress: bool) -> dict[_Job, _Looked]:
+    """Look at all that can be refused at once, before hours of work. Raises DataError or SourceError."""
+    looked = {}
+    with (
+        Progress("check", len(jobs), "videos", stream=None if progress else io.StringIO()) as bar,
+        contextlib.closing(run_jobs(_look_at, jobs, workers if len(jobs) > _FEW else 1)) as results,
+    ):
+        for job, result in results:
+            looked[job] = result
+            bar.step(note=job.video)
+    bad = [(job.video, error) for job in jobs if (error := looked[job].error) is not None]
+    if len(bad) == 1:
+        raise bad[0][1]
+    if bad:
+        others = ", ".join(name for name, _ in bad[1:6]) + ", ..." * (len(bad) > 6)
+        raise DataError(f"{bad[0][1]} ({len(bad) - 1} more of {len(jobs)} videos cannot be used: {others})")
+    return looked
+
+
+def _look_at(job: _Job) -> _Looked:
+    if job.done is not None and job.done == _stamp(job):
+        return _Looked(unchanged=True)
+    try:
+        media.check_video(job.media)
+        for trial in job.trials:
+            if trial.labels is not None:
+                affwild2.read_labels(trial.labels)
+        return _Looked(False, sum(len(affwild2.crop_numbers(trial.crops)) for trial in job.trials))
+    except SageError as error:
+        return _Looked(False, error=error)
+
+
+def _stamp(job: _Job) -> str:
+    """What a video's part of the store depends on: size and time of change of its files, and their place in the corpus."""
+    seen: list[Any] = [_file_stamp(job.media)]
+    for trial, subject in zip(job.trials, job.subjects, strict=True):
+        crops: list[tuple[str, int, int]] = []
+        if trial.crops is not None:
+            with os.scandir(trial.crops) as entries:
+                crops = sorted((entry.name, *_size_and_time(entry.stat())) for entry in entries)
+        seen.append((trial.name, trial.split, subject, trial.labels and _file_stamp(trial.labels), crops))
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+
+
+def _file_stamp(path: Path) -> tuple[str, int, int]:
+    return (path.name, *_size_and_time(path.stat()))
+
+
+def _size_and_time(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _corpus_meta(source: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -133,52 +201,92 @@ def _corpus_meta(source: Path) -> tuple[dict[str, Any], dict[str, str]]:
         raise DataError(f"{note} cannot be read; make the corpus again with sage-edge synth") from None
 
 
-def _prepare_trial(job: _Job) -> _Done:
-    files, out = job.files, job.out
-    labels, valid = affwild2.read_labels(files.labels) if files.labels else (np.zeros((0, 2), np.float32), np.zeros(0, np.bool_))
+def _prepare_video(job: _Job) -> Record:
+    """Write `job.work` (see `Partial.commit`) and return the record of one video."""
+    stamp = _stamp(job)  # before anything is read: what changes meanwhile is read again by --resume
+    job.work.mkdir()
+    start_s = time.monotonic()
     damage: list[None] = []
-    zero_s, frame_t_ns = media.video_clock(files.media, lambda: damage.append(None))
-    audio = media.read_audio(files.media, zero_s, lambda: damage.append(None))
-    n = len(frame_t_ns)
-    rows = len(labels)
-    labels = np.concatenate([labels[:n], np.zeros((max(n - rows, 0), 2), np.float32)])
-    valid = np.concatenate([valid[:n], np.zeros(max(n - rows, 0), np.bool_)])
-    numbered = affwild2.crop_numbers(files.crops)
-    inside = {frame: path for frame, path in numbered.items() if frame < n}
-    frame_face = np.full(n, -1, np.int32)
-    frame_face[list(inside)] = np.arange(len(inside), dtype=np.int32)
-    out.mkdir(parents=True)
-    _write_faces(out / "faces.npy", list(inside.values()))
-    arrays: dict[str, NDArray[Any]] = {"frame_t_ns": frame_t_ns, "frame_face": frame_face, "labels": labels, "labels_valid": valid, "audio": audio}
-    for name, array in arrays.items():
-        np.save(out / f"{name}.npy", array)
-    duration_s = float(frame_t_ns[-1]) / ticks.NS_PER_S
-    entry = {
-        "name": files.name,
-        "split": files.split,
-        "source": files.media.name,
-        "subject": job.subject,
-        "rate_hz": max(1, round((n - 1) / duration_s)) if job.native and n > 1 else ticks.RATE_HZ,
-        "counts": {"faces": len(inside)} | {name: len(array) for name, array in arrays.items()},
-        "files": {path.name: {"size": path.stat().st_size, "sha256": sha256_file(path)} for path in sorted(out.iterdir())},
+    zero_s, frame_t_ns = media.video_clock(job.media, lambda: damage.append(None))
+    with RowFile(job.work / "audio.npy", *ARRAYS["audio"]) as audio:
+        for piece in media.audio_pieces(job.media, zero_s, lambda: damage.append(None)):
+            audio.write(piece)
+    sound = file_record(job.work / "audio.npy")
+    faces_from_s = time.monotonic()
+    n, crops = len(frame_t_ns), 0
+    entries: list[dict[str, Any]] = []
+    columns: dict[str, NDArray[Any]] = {}
+    for trial, subject in zip(job.trials, job.subjects, strict=True):
+        labels, valid, rows = _labels(trial, n)
+        numbered = affwild2.crop_numbers(trial.crops)
+        inside = {frame: path for frame, path in numbered.items() if frame < n}
+        frame_face, unreadable = _write_faces(job.work / f"{trial.name}.faces.npy", inside, n)
+        crops += len(inside)
+        arrays: dict[str, NDArray[Any]] = {"frame_t_ns": frame_t_ns, "frame_face": frame_face, "labels": labels, "labels_valid": valid}
+        columns |= {f"{trial.name}/{name}": array for name, array in arrays.items()}
+        faces = len(inside) - len(unreadable)
+        entry = {
+            "name": trial.name,
+            "split": trial.split,
+            "source": job.media.name,
+            "subject": subject,
+            "rate_hz": _native_rate_hz(frame_t_ns) if job.native else ticks.RATE_HZ,
+            "last_ns": int(frame_t_ns[-1]),
+            "counts": {"frames": n, "faces": faces, "audio": audio.rows, "label_rows": rows, "valid": int(valid.sum())},
+            "files": {"faces": file_record(job.work / f"{trial.name}.faces.npy"), "audio": sound},
+        }
+        # only where there is something to say, so that the index of a sound corpus stays short
+        notes = {"damaged": len(damage), "crops_dropped": len(numbered) - len(inside), "unreadable": unreadable}
+        entries.append(entry | {key: value for key, value in notes.items() if value})
+    np.savez(job.work / "frames.npz", **columns)  # type: ignore[arg-type]
+    cost = {
+        "media_s": round(faces_from_s - start_s, 3),
+        "faces_s": round(time.monotonic() - faces_from_s, 3),
+        "crops": crops,
+        "hours": int(frame_t_ns[-1]) / ticks.NS_PER_S / 3600,
+        "peak_mb": round(peak_rss_mb(), 1),
     }
-    if damage:  # only then, so that the index of a sound corpus stays as it is
-        entry["damaged"] = len(damage)
-    return _Done(entry, rows, len(numbered) - len(inside), int(valid.sum()), duration_s)
+    return {"stamp": stamp, "entries": entries, "cost": cost}
 
 
-def _write_faces(path: Path, crops: list[Path]) -> None:
-    """uint8 [n, 48, 48, 3] RGB, one crop at a time."""
+def _labels(trial: affwild2.TrialFiles, n: int) -> tuple[NDArray[np.float32], NDArray[np.bool_], int]:
+    """(labels [n, 2], validity [n], lines of the file): cut to the frames, or left open at the end."""
+    labels, valid = affwild2.read_labels(trial.labels) if trial.labels else (np.zeros((0, 2), np.float32), np.zeros(0, np.bool_))
+    missing = max(n - len(labels), 0)
+    return np.concatenate([labels[:n], np.zeros((missing, 2), np.float32)]), np.concatenate([valid[:n], np.zeros(missing, np.bool_)]), len(labels)
+
+
+def _native_rate_hz(frame_t_ns: NDArray[np.int64]) -> int:
+    return max(1, round((len(frame_t_ns) - 1) * ticks.NS_PER_S / int(frame_t_ns[-1]))) if len(frame_t_ns) > 1 else ticks.RATE_HZ
+
+
+def _write_faces(path: Path, crops: dict[int, Path], n: int) -> tuple[NDArray[np.int32], list[str]]:
+    """Write the faces of frames `crops`, one at a time; (row of each of n frames or -1, names of the crops that are no pictures)."""
+    frame_face = np.full(n, -1, np.int32)
+    unreadable = []
+    with RowFile(path, *ARRAYS["faces"]) as file:
+        for frame, crop in crops.items():
+            pixels = _picture(crop)
+            if pixels is None:
+                unreadable.append(crop.name)
+                continue
+            frame_face[frame] = file.rows
+            file.write(resize(pixels, (0, 0, pixels.shape[1], pixels.shape[0]), FACE_SIZE, "bgr")[None])
+    return frame_face, unreadable
+
+
+def _picture(crop: Path) -> NDArray[np.uint8] | None:
+    """uint8 BGR [h, w, 3]; None for a file that is no picture, or a JPEG that breaks off. Raises SourceError when the folder has gone away."""
     import cv2
 
-    shape = (len(crops), FACE_SIZE, FACE_SIZE, 3)
-    if not crops:
-        np.save(path, np.zeros(shape, np.uint8))
-        return
-    faces = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    for row, crop in enumerate(crops):
-        pixels = cv2.imread(str(crop), cv2.IMREAD_COLOR)
-        if pixels is None:
-            raise DataError(f"{crop}: not a readable JPEG; copy it again or remove it (a gap means 'no face')")
-        faces[row] = resize(np.asarray(pixels, np.uint8), (0, 0, pixels.shape[1], pixels.shape[0]), FACE_SIZE, "bgr")
-    faces.flush()
+    try:
+        data = crop.read_bytes()
+    except OSError as error:
+        if not crop.parent.is_dir():
+            raise SourceError(f"{crop.parent} cannot be read any more ({error.strerror}); bring it back and continue with --resume") from None
+        return None
+    # Where a JPEG has no end after its last scan, a decoder would fill with grey what is missing.
+    if not data or (data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")):
+        return None
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return None if pixels is None else np.asarray(pixels, np.uint8)

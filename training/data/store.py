@@ -1,10 +1,13 @@
 """A prepared corpus: decoded once, memory-mapped afterwards. No torch in here.
 
-    STORE/index.json                    schema, meta, one entry per trial with the size and sha256 of its files
-    STORE/trials/NAME/frame_t_ns.npy    int64 [F], ns after the first frame            frame_face.npy  int32 [F], row of faces or -1
-    STORE/trials/NAME/faces.npy         uint8 [n, 48, 48, 3] RGB                       labels.npy      float32 [F, 2]
-    STORE/trials/NAME/labels_valid.npy  bool [F]                                       audio.npy       int16 [N], mono 16 kHz, from time zero
+    STORE/index.json             schema, meta, one entry per trial with counts, and the size and sha256 of every file
+    STORE/frames/                one table for the frames of all trials, one file per column; a trial is a run of its rows
+        frame_t_ns.npy           int64 [R], ns after the trial's first frame       labels.npy        float32 [R, 2]
+        frame_face.npy           int32 [R], row of the trial's faces or -1         labels_valid.npy  bool [R]
+    STORE/faces/TRIAL.npy        uint8 [n, 48, 48, 3] RGB, one per trial: each person has crops of their own
+    STORE/audio/VIDEO.npy        int16 [N], mono 16 kHz, from time zero, one per raw video: NAME_left and NAME_right share its sound
 
+Opening reads the index and looks at the size of each file; faces and sound are mapped when they are used (`mapped`).
 `sage-edge prepare SRC STORE` writes one (see `prepare.py`).
 """
 
@@ -23,14 +26,20 @@ from numpy.typing import NDArray
 from sage_edge.runtime import ticks
 from sage_edge.runtime.errors import DataError
 
-SCHEMA = 1
+from .mapped import ArrayFile, mapped_fields
+
+SCHEMA = 2
 FACE_SIZE = 48
-ARRAYS = ("frame_t_ns", "frame_face", "faces", "labels", "labels_valid", "audio")
+COLUMNS = ("frame_t_ns", "frame_face", "labels", "labels_valid")
+"""Of the table of frames."""
+ARRAYS = {"faces": (np.uint8, (FACE_SIZE, FACE_SIZE, 3)), "audio": (np.int16, ())}
+"""Element type and shape of a row of what is in a file of its own."""
 
 
+@mapped_fields("faces", "audio")
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One annotated person in one video. `faces` and `audio` are memory-mapped, read-only."""
+    """One annotated person in one video. Of a store, all arrays are memory-mapped and read-only, `faces` and `audio` only while in use."""
 
     name: str
     split: str
@@ -128,11 +137,16 @@ class Store:
                 raise DataError(f"{index}: meta has no {key!r}; prepare the corpus again into a new folder")
         for number, entry in enumerate(entries):
             _check_entry(index, number, entry)
-            for name, record in entry["files"].items():
-                file = path / "trials" / entry["name"] / name
-                if not file.is_file() or file.stat().st_size != record["size"]:
-                    found = f"{file.stat().st_size} bytes" if file.is_file() else "missing"
-                    raise DataError(f"{file} is {found}, the index says {record['size']} bytes; prepare the corpus again")
+        sizes = {array_path(path, entry, name): entry["files"][name]["size"] for entry in entries for name in ARRAYS}
+        for name in COLUMNS:
+            try:
+                sizes[path / "frames" / f"{name}.npy"] = content["frames"][name]["size"]
+            except (KeyError, TypeError):
+                raise DataError(f"{index} lists no frames/{name}.npy; prepare the corpus again into a new folder") from None
+        for file, size in sizes.items():
+            if not file.is_file() or file.stat().st_size != size:
+                found = f"{file.stat().st_size} bytes" if file.is_file() else "missing"
+                raise DataError(f"{file} is {found}, the index says {size} bytes; prepare the corpus again")
         return cls(path, index_digest(content), meta, entries)
 
     def trials(self, split: str) -> list[Trial]:
@@ -143,23 +157,36 @@ class Store:
             raise DataError(f"{self.path} has no {split!r} trials; its splits: {have}")
         return chosen
 
+    @cached_property
+    def _frames(self) -> dict[str, NDArray[Any]]:
+        return {name: np.load(self.path / "frames" / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
+
     def _trial(self, entry: dict[str, Any]) -> Trial:
-        folder = self.path / "trials" / entry["name"]
-        # NumPy cannot map an array without elements
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r" if entry["counts"][name] else None) for name in ARRAYS}
-        native = self.meta["rate"] == "native"
+        rows = slice(entry["first_row"], entry["first_row"] + entry["counts"]["frames"])
+        arrays: dict[str, Any] = {name: np.asarray(column[rows]) for name, column in self._frames.items()}
+        for name, (kind, shape) in ARRAYS.items():
+            # NumPy cannot map an array without elements
+            empty = not entry["counts"][name]
+            arrays[name] = np.zeros((0, *shape), kind) if empty else ArrayFile(array_path(self.path, entry, name), entry["files"][name]["sha256"])
         keys = ("name", "split", "source", "subject", "rate_hz")
-        return Trial(**{key: entry[key] for key in keys}, native=native, **arrays)
+        return Trial(**{key: entry[key] for key in keys}, native=self.meta["rate"] == "native", **arrays)
+
+
+def array_path(store: Path, entry: dict[str, Any], array: str) -> Path:
+    """The file that holds `array` ("faces" or "audio") of a trial."""
+    return store / array / f"{entry['name'] if array == 'faces' else Path(entry['source']).stem}.npy"
 
 
 def _check_entry(index: Path, number: int, entry: Any) -> None:
     """DataError naming the first key that entry `number` of an index lacks, so that later code can rely on all of them."""
     name = entry.get("name", number) if isinstance(entry, dict) else number
-    wanted: list[tuple[str, Any, tuple[str, ...]]] = [("", entry, ("name", "split", "source", "subject", "rate_hz", "counts", "files"))]
+    wanted: list[tuple[str, Any, tuple[str, ...]]] = [
+        ("", entry, ("name", "split", "source", "subject", "rate_hz", "first_row", "last_ns", "counts", "files"))
+    ]
     if isinstance(entry, dict):
-        wanted += [("counts.", entry.get("counts"), ARRAYS), ("files.", entry.get("files"), tuple(f"{array}.npy" for array in ARRAYS))]
         files = entry.get("files")
-        wanted += [(f"files.{file}.", record, ("size",)) for file, record in (files.items() if isinstance(files, dict) else ())]
+        wanted += [("counts.", entry.get("counts"), ("frames", "faces", "audio", "label_rows", "valid")), ("files.", files, tuple(ARRAYS))]
+        wanted += [(f"files.{file}.", record, ("size", "sha256")) for file, record in (files.items() if isinstance(files, dict) else ())]
     for prefix, value, keys in wanted:
         for key in keys:
             if not isinstance(value, dict) or key not in value:
@@ -171,12 +198,21 @@ def index_digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def prepare(source: Path | str, out: Path | str, *, rate: int | str = ticks.RATE_HZ, workers: int | None = None, progress: bool = True) -> Any:
-    """Decode a corpus in Aff-Wild2's layout into the store folder `out`, whole or not at all; returns `prepare.Summary`.
+def prepare(
+    source: Path | str,
+    out: Path | str,
+    *,
+    rate: int | str = ticks.RATE_HZ,
+    workers: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Any:
+    """Decode a corpus in Aff-Wild2's layout into the store folder `out`; returns `summary.Summary`.
 
-    `rate="native"` keeps each video's frames as its ticks. Raises DataError for a corpus or file that cannot be used, UsageError when
-    `out` exists.
+    `out` appears when all is done; until then `out`.partial holds every finished video, from which `resume` continues. `rate="native"` keeps
+    each video's frames as its ticks. Raises DataError for a corpus or file that cannot be used, UsageError when `out` or an unfinished
+    `out`.partial exists, or there is nothing to resume.
     """
     from .prepare import prepare_store
 
-    return prepare_store(Path(source), Path(out), rate=rate, workers=workers, progress=progress)
+    return prepare_store(Path(source), Path(out), rate=rate, workers=workers, resume=resume, progress=progress)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -18,12 +19,12 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 
-def default_workers() -> int:
-    """Two where the machine has two cores: the corpus is small, and the rest of the machine stays usable."""
-    return min(2, cores())
+def default_workers(at_most: int = 2) -> int:
+    """One per core that this process may use, up to `at_most`."""
+    return min(at_most, cores())
 
 
-def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Iterator[tuple[J, R]]:
+def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Generator[tuple[J, R], None, None]:
     """Yield (job, function(job)) as they finish. `function` is a module's function. An exception in a job stops all and is raised here."""
     if workers <= 1 or len(jobs) <= 1:
         for job in jobs:
@@ -75,6 +76,7 @@ def _why(process: Any) -> str:
 
 
 def _serve(pipe: Connection, function: Callable[[J], R]) -> None:
+    threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
     try:
         while True:
             job = pipe.recv()
@@ -86,6 +88,14 @@ def _serve(pipe: Connection, function: Callable[[J], R]) -> None:
             pipe.send(answer)
     except (EOFError, OSError):
         return  # the parent has closed its end, or is gone
+
+
+def _end_with_parent() -> None:
+    # In the midst of a job, not after it: what the parent was killed over may already be begun anew.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 @contextlib.contextmanager

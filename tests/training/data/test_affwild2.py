@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sage_edge.runtime.errors import DataError
-from sage_edge.training.data.affwild2 import crop_numbers, find_trials, media_name, read_labels
+from sage_edge.training.data.affwild2 import crop_numbers, find_trials, media_name, read_labels, unused_videos
 
 
 def write(path: Path, text: str | bytes = "") -> Path:
@@ -77,6 +77,18 @@ def test_older_names_deeper_folders_and_the_test_list(tmp_path: Path) -> None:
     assert [(t.name, t.split, t.labels is None, t.crops is None) for t in found] == [("a", "train", False, False), ("b", "test", True, True)]
 
 
+def test_both_folders_of_crops_and_videos_of_nobody(tmp_path: Path) -> None:
+    layout(tmp_path, "a")
+    write(tmp_path / "VA_Estimation_Challenge/Train_Set/b.txt", "valence,arousal\n0,0\n")
+    write(tmp_path / "new_vids/b.mp4")
+    write(tmp_path / "cropped_aligned_new_50_vids/b/00001.jpg")
+    write(tmp_path / "cropped_aligned_new_50_vids/b/film.mp4")
+    write(tmp_path / "batch2/other.mp4")
+    found = find_trials(tmp_path)
+    assert [(t.name, t.crops and t.crops.parent.name) for t in found] == [("a", "cropped_aligned"), ("b", "cropped_aligned_new_50_vids")]
+    assert unused_videos(tmp_path, found) == ["other"]
+
+
 def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no labels; expected VA_Estimation_Challenge"):
         find_trials(tmp_path)
@@ -89,7 +101,11 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no cropped_aligned folder"):
         find_trials(tmp_path)
     (tmp_path / "cropped_aligned").mkdir()
-    with pytest.raises(DataError, match=r"trial a has no video: no a.mp4 or .avi"):
+    with pytest.raises(DataError, match=r"1 of 1 trials have no video below .*: a; add a.mp4 or .avi"):
+        find_trials(tmp_path)
+    for name in "bcdefg":
+        write(tmp_path / f"VA_Estimation_Challenge/Validation_Set/{name}_left.txt", "valence,arousal\n")
+    with pytest.raises(DataError, match=r"7 of 7 trials have no video below .*: a, b_left, c_left, d_left, e_left, ...; add a.mp4"):
         find_trials(tmp_path)
 
 
@@ -101,7 +117,7 @@ def test_a_trial_in_two_splits_is_refused(tmp_path: Path) -> None:
 
 
 def test_crop_numbers_keep_gaps(tmp_path: Path) -> None:
-    for name in ("00003.jpg", "00001.jpg", "00010.jpg"):
+    for name in ("00003.jpg", "00001.jpg", "00010.jpg", "._00002.jpg", "Thumbs.db"):
         write(tmp_path / name)
     assert list(crop_numbers(tmp_path)) == [0, 2, 9]
     assert crop_numbers(None) == {}

@@ -16,7 +16,7 @@ import pytest
 
 from sage_edge.runtime.errors import DataError
 from sage_edge.training.data.affwild2 import find_trials
-from sage_edge.training.data.store import Store, prepare
+from sage_edge.training.data.store import COLUMNS, Store, prepare
 from sage_edge.training.data.synthetic_video import write_mp4
 
 
@@ -52,17 +52,15 @@ def test_damaged_sound_is_counted_and_said(tmp_path: Path) -> None:
     assert Store.open(tmp_path / "store").entries[0]["damaged"] == found.damaged[0][1]
 
 
-KEYS = ["name", "split", "source", "subject", "rate_hz", "counts", "files", "counts.faces", "files.audio.npy", "files.faces.npy.size"]
+KEYS = ["name", "split", "source", "subject", "rate_hz", "first_row", "last_ns", "counts", "files"]
+KEYS += ["counts.faces", "counts.valid", "files.audio", "files.faces.size", "files.audio.sha256"]
 
 
 def without(entry: dict[str, Any], key: str) -> None:
-    if key.startswith("files.") and key.endswith(".size"):
-        del entry["files"][key[len("files.") : -len(".size")]]["size"]
-    elif "." in key:
-        first, rest = key.split(".", 1)
-        del entry[first][rest]
-    else:
-        del entry[key]
+    *path, last = key.split(".")
+    for part in path:
+        entry = entry[part]
+    del entry[last]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -82,6 +80,16 @@ def test_an_entry_that_is_no_object_is_refused(store: Store, tmp_path: Path, ent
     content["trials"][0] = entry
     (copy / "index.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match="trial 0 has no 'name'"):
+        Store.open(copy)
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_table_without_a_column_is_refused(store: Store, tmp_path: Path, column: str) -> None:
+    copy = Path(shutil.copytree(store.path, tmp_path / "copy"))
+    content = json.loads((copy / "index.json").read_text())
+    del content["frames"][column]
+    (copy / "index.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"lists no frames/{column}.npy"):
         Store.open(copy)
 
 

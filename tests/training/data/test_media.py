@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 
 from sage_edge.runtime.errors import SourceError
-from sage_edge.training.data.media import read_audio, video_clock
+from sage_edge.training.data.media import audio_pieces, video_clock
 from sage_edge.training.data.synthetic_video import TIME_BASE, write_mp4
 
 SIZE = (64, 48)
+
+
+def read_audio(path: Path, zero_s: Fraction) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int16), *audio_pieces(path, zero_s)])
 
 
 def flash_and_click(path: Path, rate: Fraction, frame: int = 40, frames: int = 60, lost: tuple[int, ...] = (), **options: Any) -> float:

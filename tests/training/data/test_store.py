@@ -75,7 +75,7 @@ def test_rate_native_keeps_frames_as_ticks(tmp_path: Path) -> None:
 
 
 def test_store_of_a_synthetic_corpus(corpus: Path, store: Store) -> None:
-    assert store.meta == {"name": "synthetic", "synthetic": True, "seed": 7, "schema": 1, "face_size": 48, "rate": 30}
+    assert store.meta == {"name": "synthetic", "synthetic": True, "seed": 7, "schema": 2, "face_size": 48, "rate": 30}
     trials = [*store.trials("train"), *store.trials("val")]
     found = affwild2.find_trials(corpus)
     assert [t.name for t in trials] == [t.name for t in found]
@@ -125,12 +125,25 @@ def damage_schema(path: Path) -> None:
 
 
 def damage_file(path: Path) -> None:
-    victim = next((path / "trials").rglob("audio.npy"))
+    victim = next((path / "audio").iterdir())
     victim.write_bytes(victim.read_bytes()[:-10])
 
 
+def damage_table(path: Path) -> None:
+    victim = path / "frames/labels.npy"
+    victim.write_bytes(victim.read_bytes() + b"more")
+
+
 def damage_missing_file(path: Path) -> None:
-    next((path / "trials").rglob("faces.npy")).unlink()
+    next((path / "faces").iterdir()).unlink()
+
+
+def damage_old(path: Path) -> None:
+    content = json.loads((path / "index.json").read_text())
+    content["meta"]["schema"] = 1
+    for entry in content["trials"]:
+        entry["files"] = {"faces.npy": {"size": 3, "sha256": ""}}
+    (path / "index.json").write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize(
@@ -139,8 +152,10 @@ def damage_missing_file(path: Path) -> None:
         (damage_missing_index, "is no prepared store"),
         (damage_json, "cannot be read as a store's index"),
         (damage_schema, "has schema 99"),
-        (damage_file, r"audio.npy is \d+ bytes, the index says"),
-        (damage_missing_file, "faces.npy is missing"),
+        (damage_old, "has schema 1, this version reads 2; prepare the corpus again"),
+        (damage_file, r"audio/.*.npy is \d+ bytes, the index says"),
+        (damage_table, r"frames/labels.npy is \d+ bytes, the index says"),
+        (damage_missing_file, "faces/.*.npy is missing"),
     ],
 )
 def test_a_damaged_store_is_refused(store: Store, tmp_path: Path, damage: object, message: str) -> None:
@@ -173,8 +188,12 @@ def cut_video(root: Path) -> None:
     video.write_bytes(video.read_bytes()[:500])
 
 
-def bad_crop(root: Path) -> None:
-    (root / "cropped_aligned/t/00002.jpg").write_bytes(b"no jpeg")
+def bad_crop_name(root: Path) -> None:
+    (root / "cropped_aligned/t/face.jpg").write_bytes(b"")
+
+
+def video_missing(root: Path) -> None:
+    (root / "batch1/t.mp4").unlink()
 
 
 def no_labels(root: Path) -> None:
@@ -188,7 +207,8 @@ def no_labels(root: Path) -> None:
         (bad_header, "t.txt:1: the header is 'valence arousal'"),
         (bad_video, "t.mp4 has zero bytes"),
         (cut_video, "t.mp4 ends before its first frame"),
-        (bad_crop, "00002.jpg: not a readable JPEG"),
+        (bad_crop_name, "face.jpg: a crop's name is its frame number"),
+        (video_missing, "1 of 1 trials have no video below"),
         (no_labels, "holds no labels"),
     ],
 )
@@ -196,7 +216,7 @@ def test_a_bad_corpus_is_one_line_and_leaves_nothing(tmp_path: Path, capfd: pyte
     root = tiny(tmp_path / "c")
     damage(root)  # type: ignore[operator]
     code = main(["prepare", str(root), str(tmp_path / "out" / "s")])
-    errors = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("prepare")]
+    errors = [line for line in capfd.readouterr().err.splitlines() if not line.startswith(("prepare", "check"))]
     assert code == 1
     assert len(errors) == 1
     assert errors[0].startswith("error: ")
@@ -217,7 +237,7 @@ def test_an_error_in_a_worker_process_is_the_same_line(corpus: Path, tmp_path: P
     with pytest.raises(SageError, match=f"{victim.name} is not a video") as caught:
         prepare(root, tmp_path / "s", workers=2, progress=False)
     assert "\n" not in str(caught.value)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]  # refused before anything was done
 
 
 def test_the_command_reports_in_json(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
