@@ -226,9 +226,14 @@ class WavLM(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
+    def prepared(self, samples: Tensor) -> Tensor:
+        """Zero mean and unit variance per clip, where the model wants that. Below about -50 dBFS the small constant begins to show: this is the
+        authors' and torchaudio's; Hugging Face's feature extractor has 1e-7."""
+        if not self.normalize:
+            return samples
+        centred = samples - samples.mean(1, keepdim=True)
+        return centred / torch.sqrt(centred.square().mean(1, keepdim=True) + 1e-5)
+
     def forward(self, samples: Tensor) -> Tensor:
-        if self.normalize:
-            centred = samples - samples.mean(1, keepdim=True)
-            samples = centred / torch.sqrt(centred.square().mean(1, keepdim=True) + 1e-5)
-        tokens: Tensor = self.encoder(self.feature_projection(self.feature_extractor(samples)))
+        tokens: Tensor = self.encoder(self.feature_projection(self.feature_extractor(self.prepared(samples))))
         return tokens
