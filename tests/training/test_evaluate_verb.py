@@ -11,9 +11,9 @@ from conftest_toy import TINY_SETTINGS, set_array, write_store
 from sage_edge.cli import evaluate as verb
 from sage_edge.cli import suite_plot
 from sage_edge.cli.main import main
-from sage_edge.runtime.files import sha256_file
 from sage_edge.training import SAGE, checkpoint, presets
 from sage_edge.training.data.corruption import CELLS
+from sage_edge.training.data.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +102,26 @@ def test_equal_labels_are_said_in_words_and_null_in_json(folders, own_store, cap
     assert "undefined  (valence: all labels equal)" in run(capsys, folders / "a", own_store, "--suite")
 
 
+def test_training_keeps_the_last_epoch_where_the_validation_ccc_is_undefined(own_store, tmp_path, capsys):
+    for trial in ("t1", "t2"):
+        set_array(own_store, trial, "labels", lambda labels: np.full_like(labels, 0.25))
+    settings = {**TINY_SETTINGS, **vars(QUICK), "visual_epochs": 0, "audio_epochs": 0}
+    texts = (f"{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}" for key, value in settings.items() if key != "seed")
+    out = tmp_path / "ckpt"
+    assert main(["train", str(own_store), "--out", str(out), "--threads", "1", *(part for text in texts for part in ("--set", text))]) == 0
+    assert "valence undefined  arousal undefined  mean undefined" in capsys.readouterr().out
+    meta = json.loads((out / "checkpoint.json").read_text(), parse_constant=pytest.fail)
+    assert meta["epoch"] == QUICK.fusion_epochs
+    assert meta["metrics"]["val_mean"] is None
+    entries = [json.loads(line, parse_constant=pytest.fail) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(entry["loss"]) for entry in entries)
+    assert main(["evaluate", str(out), str(own_store)]) == 0
+
+
 def test_windows_without_a_valid_frame_sound_or_face_are_finite(folders, own_store, capsys):
     for trial in ("t1", "t2"):
         set_array(own_store, trial, "frame_face", lambda rows: np.where((np.arange(len(rows)) >= 30) & (np.arange(len(rows)) < 130), -1, rows))
         set_array(own_store, trial, "labels_valid", lambda valid: valid & ((np.arange(len(valid)) < 30) | (np.arange(len(valid)) >= 130)))
-    set_array(own_store, "t2", "audio", lambda samples: samples[:0])
     report = json.loads(run(capsys, folders / "a", own_store, "--json"), parse_constant=pytest.fail)
     assert all(math.isfinite(report[protocol]["mean"]) for protocol in ("overlap", "live"))
     assert report["overlap"]["undefined"] == {}
