@@ -15,7 +15,6 @@ examples:
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
@@ -80,5 +79,5 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ccc(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:.3f}"
+def _ccc(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

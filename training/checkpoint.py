@@ -9,6 +9,7 @@ Written whole or not at all. No pickle: a checkpoint from elsewhere cannot run c
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,6 +45,11 @@ def _git(folder: Path, *args: str) -> str:
     return subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
+def defined(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with None for a number that is undefined: JSON has no word for NaN."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
+
+
 def write_model(
     folder: Path,
     model: SAGE,
@@ -60,7 +66,7 @@ def write_model(
         "preset": model.preset.to_dict(),
         "trained_on": dict(trained_on),
         "epoch": epoch,
-        "metrics": dict(metrics or {}),
+        "metrics": defined(metrics or {}),
         "training": dict(training or {}),
         "revision": revision(),
     }

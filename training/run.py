@@ -16,6 +16,8 @@ import torch
 from sage_edge.runtime.errors import CheckpointError, UsageError
 from sage_edge.runtime.files import atomic_file
 
+from .checkpoint import defined
+
 FEATURES = "features"
 _OWN = ("state.pt", "metrics.jsonl", "tensorboard", FEATURES)
 _TEMPORARY = re.compile(r"\.(state\..+\.pt|metrics\..+\.jsonl)")
@@ -80,7 +82,7 @@ class Run:
 
     def _write_records(self) -> None:
         with atomic_file(self.folder / "metrics.jsonl") as file:
-            file.write_text("".join(json.dumps(entry) + "\n" for entry in self.records), encoding="utf-8")
+            file.write_text("".join(json.dumps(defined(entry)) + "\n" for entry in self.records), encoding="utf-8")
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace state.pt."""

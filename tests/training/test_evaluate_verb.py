@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest_toy import TINY_SETTINGS, set_array, write_store
+from conftest_toy import QUICK, TINY_SETTINGS, set_array, write_store
 
 from sage_edge.cli import evaluate as verb
 from sage_edge.cli import suite_plot

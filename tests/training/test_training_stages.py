@@ -117,7 +117,7 @@ def test_averaged_weights_follow_the_closed_form_and_are_lent_for_validation(toy
 
 @pytest.mark.parametrize(
     ("score", "best", "replaces"),
-    [(0.5, None, True), (None, 0.5, True), (0.6, 0.5, True), (0.5, 0.5, False), (NAN, 0.5, False), (0.1, NAN, True), (NAN, NAN, False)],
+    [(0.5, None, True), (None, 0.5, True), (0.6, 0.5, True), (0.5, 0.5, False), (NAN, 0.5, False), (0.1, NAN, True), (NAN, NAN, True)],
 )
 def test_an_undefined_ccc_never_beats_a_defined_one(score, best, replaces):
     assert better(*({} if value is None else {"val_mean": value} for value in (score, best))) is replaces

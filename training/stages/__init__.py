@@ -172,8 +172,10 @@ def learning_rate(peak: float, step: int, total: int, warmup: float) -> float:
 
 
 def better(score: dict[str, float], best: dict[str, float]) -> bool:
-    """Whether an epoch's score replaces the best so far. Without a validation split the last epoch counts; an undefined CCC beats nothing."""
+    """Whether an epoch's score replaces the best so far: an undefined CCC beats no defined one. As long as none is, or without a validation
+    split, the last epoch counts.
+    """
     if not score or not best:
         return True
     new, old = score["val_mean"], best["val_mean"]
-    return new > old or (math.isnan(old) and not math.isnan(new))
+    return new > old or math.isnan(old)
