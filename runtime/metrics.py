@@ -10,7 +10,6 @@ labels that vary is 0: that model is at fault.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,13 +39,6 @@ def why_undefined(truth: ArrayLike) -> str | None:
     if y.size == 0:
         return NO_FRAMES
     return EQUAL_LABELS if y.min() == y.max() else None
-
-
-def better(score: float | None, best: float | None) -> bool:
-    """Whether `score` beats `best`, the greatest so far: an undefined one (NaN or None) beats nothing, and any defined one beats it."""
-    if score is None or math.isnan(score):
-        return False
-    return best is None or math.isnan(best) or score > best
 
 
 def affect_ccc(prediction: NDArray[np.floating], truth: NDArray[np.floating]) -> dict[str, float]:

@@ -48,17 +48,6 @@ def test_with_labels_that_are_all_equal_it_is_undefined_whatever_is_predicted(va
     assert math.isfinite(metrics.pooled_ccc([truth, truth], [truth, truth + 0.1])["mean"])
 
 
-def test_an_undefined_score_is_never_better() -> None:
-    nan = float("nan")
-    for best in (None, nan, -1.0, 0.5):
-        assert not metrics.better(nan, best)
-        assert not metrics.better(None, best)
-    assert metrics.better(-0.9, None)
-    assert metrics.better(-0.9, nan)
-    assert metrics.better(0.6, 0.5)
-    assert not metrics.better(0.5, 0.5)
-
-
 @pytest.mark.filterwarnings("error")
 def test_the_interval_leaves_undefined_draws_out() -> None:
     rng = np.random.default_rng(3)
