@@ -10,6 +10,7 @@ CKPT.run holds the state. Started by `torchrun`, the processes share every batch
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,20 @@ from sage_edge.runtime.progress import Progress
 from sage_edge.runtime.ticks import SAMPLE_RATE_HZ
 
 from . import checkpoint, distributed
-from .config import TrainConfig
+from .config import PUBLISHED, TrainConfig
 from .data.folds import split_folds
 from .data.store import Store, Trial
+from .encoders import weights
 from .model import SAGE
 from .presets import Preset
 from .run import Run
 from .stages import Stage
 from .stages.audio import AudioStage
 from .stages.fusion import FusionStage
+from .stages.joint import JointStage
 from .stages.visual import VisualStage
 
-STAGES: tuple[Any, ...] = (VisualStage, AudioStage, FusionStage)
+STAGES: tuple[Any, ...] = (VisualStage, AudioStage, FusionStage, JointStage)
 
 
 def train(
@@ -110,6 +113,17 @@ def _trials(store: Store, preset: Preset, config: TrainConfig) -> tuple[list[Tri
     return train, val
 
 
+def _load_encoders(model: SAGE, config: TrainConfig) -> None:
+    """Give the encoders the weights that `config` names."""
+    preset = model.preset
+    for load, source in (
+        (partial(weights.load_visual, model.visual), config.visual_weights),
+        (partial(weights.load_audio, model.audio.wavlm), config.audio_weights),
+    ):
+        if source != "none" and (source != "auto" or preset.name in PUBLISHED):
+            load(source, preset)
+
+
 def _run_stages(
     trials: tuple[list[Trial], list[Trial]],
     preset: Preset,
@@ -120,7 +134,10 @@ def _run_stages(
     device: torch.device,
 ) -> tuple[SAGE, dict[str, Any]]:
     torch.manual_seed(config.seed)
-    model = SAGE(preset).to(device)
+    model = SAGE(preset)
+    if state is None:
+        _load_encoders(model, config)
+    model.to(device)
     stages: list[Stage] = [kind(model, *trials, config) for kind in STAGES]
     first_stage, first_epoch, seconds = 0, 0, 0.0
     if state is not None:
