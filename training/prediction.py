@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,6 @@ HOP = 15
 PROTOCOLS = ("overlap", "live")
 BOTH = (True, True)
 """(visual, audio): which masks may be on."""
-WINDOWS_AT_ONCE = 8
 
 _AFTER_ENCODERS = ("name", "tcn_", "fusion", "rgf_", "reliability", "head_")
 """Fields of a preset that begin so shape what comes after the encoders."""
@@ -87,27 +86,15 @@ def overlap_ends(model: SAGE, trial: Trial) -> list[int]:
     return window_ends(trial.n_ticks, model.preset.window, min(STRIDE, model.preset.window))
 
 
-def sound_of(model: SAGE, windows: Sequence[Window]) -> Tensor:
-    """A of `windows`: [n, W, d_A], zeros and no work where none of them has sound."""
-    if not any(window.audio_mask.any() for window in windows):
-        return torch.zeros(len(windows), model.preset.window, model.preset.audio_dim)
-    if not windows[0].native:
-        return features.encode_samples(model, [window.samples for window in windows])
-    return torch.cat([_native(model, window) for window in windows])
-
-
-@torch.no_grad()
-def _native(model: SAGE, window: Window) -> Tensor:
-    """A of one window of a video's own frames: [1, W, d_A]."""
-    device = next(model.parameters()).device
-    rows: Tensor = model.audio(torch.from_numpy(window.samples)[None].to(device), torch.from_numpy(window.tick_sample).to(device)).cpu()
-    return rows
+def window_batches(model: SAGE, ends: Sequence[int]) -> Iterable[Sequence[int]]:
+    """`ends` in runs of as many windows as the model's device takes at once."""
+    return features.batches(ends, features.WINDOWS_AT_ONCE.get(features.device_of(model).type, 8))
 
 
 @torch.no_grad()
 def fuse(model: SAGE, batch: Batch, masks: tuple[bool, bool] = BOTH) -> FusionOutput:
     """Output of `model.fusion` on the CPU; a mask that may not be on is off. Raises CheckpointError for an estimate that is not finite."""
-    device = next(model.parameters()).device
+    device = features.device_of(model)
     # floats in place of the masks that are off keep the batch as it is
     inputs = (batch.visual, batch.audio, batch.visual_mask * masks[0], batch.audio_mask * masks[1])
     output = model.fusion(*(x.to(device) for x in inputs))
@@ -170,9 +157,11 @@ def _tracks(models: Mapping[str, SAGE], trial: Trial, variants: Sequence[tuple[b
     live = live_ends(trial.n_ticks, hop) if "live" in wanted else []
     whole: dict[tuple[str, tuple[bool, bool]], dict[int, NDArray[np.float32]]] = {(label, masks): {} for label in models for masks in variants}
     newest: dict[tuple[str, tuple[bool, bool]], dict[int, NDArray[np.float32]]] = {key: {} for key in whole}
-    for ends in features.batches(sorted(keep | set(live)), WINDOWS_AT_ONCE):
+    for ends in window_batches(first, sorted(keep | set(live))):
         windows = [window_at(trial, end, length) for end in ends]
-        batch = Batch.of(windows, faces, sound_of(first, windows) if hears else torch.zeros(len(windows), length, first.preset.audio_dim))
+        batch = Batch.of(
+            windows, faces, features.encode_windows(first, windows) if hears else torch.zeros(len(windows), length, first.preset.audio_dim)
+        )
         for label, masks in whole:
             for end, rows in zip(ends, fuse(models[label], batch, masks).estimates.numpy(), strict=True):
                 newest[label, masks][end] = rows[-1]

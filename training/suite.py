@@ -27,14 +27,14 @@ from .data.store import Store, Trial
 from .data.windows import STRIDE, Window, window_at
 from .evaluation import Silent, evaluating
 from .model import SAGE
-from .prediction import WINDOWS_AT_ONCE, Batch, by_encoders, check_rate, fuse, overlap_ends, sound_of
+from .prediction import Batch, by_encoders, check_rate, fuse, overlap_ends, window_batches
 
 
 class _Encoded:
     """Features of one trial; those of what a corrupted copy of it shares with it are looked up, not computed."""
 
     def __init__(self, model: SAGE, trial: Trial, clean: _Encoded | None = None) -> None:
-        self.trial, self.length, self.ends = trial, model.preset.window, overlap_ends(model, trial)
+        self.model, self.trial, self.ends = model, trial, overlap_ends(model, trial)
         self.faces: Tensor
         self.sound: list[Tensor]
         if clean is not None and clean.trial.faces is trial.faces:
@@ -44,11 +44,11 @@ class _Encoded:
         if clean is not None and clean.trial.audio is trial.audio:
             self.sound = clean.sound
         else:
-            self.sound = [sound_of(model, windows) for _, windows in self._windows()]
+            self.sound = [features.encode_windows(model, windows) for _, windows in self._windows()]
 
     def _windows(self) -> Iterator[tuple[Sequence[int], list[Window]]]:
-        for ends in features.batches(self.ends, WINDOWS_AT_ONCE):
-            yield ends, [window_at(self.trial, end, self.length) for end in ends]
+        for ends in window_batches(self.model, self.ends):
+            yield ends, [window_at(self.trial, end, self.model.preset.window) for end in ends]
 
     def batches(self) -> Iterator[tuple[Sequence[int], Batch]]:
         """(newest ticks, what a fusion sees of their windows)."""
