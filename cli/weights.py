@@ -44,19 +44,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def listed() -> dict[str, Any]:
-    """`folder` and `weights`: name, path, where it came from (null where it is missing), urls, licence of each. JSON types."""
+    """`folder` and `weights`: name, path, state ("missing", "damaged" or "from SOURCE"), urls, licence of each. JSON types."""
     from sage_edge.runtime.errors import CheckpointError
     from sage_edge.training.encoders import published, reading
 
     weights = []
     for item in published.PUBLISHED:
-        row: dict[str, Any] = {"name": item.name, "path": str(item.path), "source": None, "urls": list(item.urls), "licence": item.licence}
+        state = "missing"
         if item.path.is_file():
             try:
-                row["source"] = reading.metadata(item.path).get("source", "unknown")
-            except CheckpointError as error:
-                row["source"] = f"damaged: {error}"
-        weights.append(row)
+                state = f"from {reading.metadata(item.path).get('source', 'elsewhere')}"
+            except CheckpointError:
+                state = "damaged: import it again"
+        weights.append({"name": item.name, "path": str(item.path), "state": state, "urls": list(item.urls), "licence": item.licence})
     return {"folder": str(published.folder()), "weights": weights}
 
 
@@ -74,7 +74,7 @@ def _import_lines(facts: dict[str, Any]) -> list[str]:
 def _list_lines(facts: dict[str, Any]) -> list[str]:
     lines = [f"weights in {facts['folder']}"]
     for row in facts["weights"]:
-        lines += ["", f"{row['name']:<12}{'missing' if row['source'] is None else 'from ' + row['source']}"]
+        lines += ["", f"{row['name']:<12}{row['state']}"]
         lines += [f"{'':<12}{url}" for url in row["urls"]]
         lines.append(f"{'':<12}{row['licence']}")
     return lines

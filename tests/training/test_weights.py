@@ -214,7 +214,7 @@ def test_a_wrong_shape_is_said(resnet_state, tmp_path):
 
 def test_integers_and_nan_are_no_weights(resnet_state, tmp_path):
     state = resnet_state | {"bn1.weight": torch.zeros(8, dtype=torch.int8)}
-    assert "not floating point: bn1.weight" in refused(write(state, tmp_path / "a.pth", "torch"))
+    assert "of another type: bn1.weight int8" in refused(write(state, tmp_path / "a.pth", "torch"))
     state = resnet_state | {"bn1.weight": torch.full((8,), float("nan"))}
     assert "not all finite: bn1.weight" in refused(write(state, tmp_path / "a.pth", "torch"))
 
@@ -315,6 +315,19 @@ def test_auto_says_what_is_missing_where_from_and_what_to_run(preset, names, pla
         assert "\n" not in said
 
 
+def test_another_encoder_in_the_place_is_refused(place, resnet_state):
+    place.mkdir()
+    write(resnet_state, place / "resnet50.safetensors", "safetensors")
+    with pytest.raises(UsageError, match=r"does not fit preset 'base' \(resnet_width=8, not 64"):
+        load_visual(ResNet(), "auto", presets.get("base"))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_from_hugging_face_will_do(name, resnet_state, tmp_path):
+    write(resnet_state, tmp_path / name, "safetensors" if name.endswith("safetensors") else "torch")
+    assert load_visual(ResNet(8, (2, 1, 2, 1)), str(tmp_path), SMALL).layout == "torchvision ResNet"
+
+
 def test_auto_without_published_weights_is_wrong_use(place):
     with pytest.raises(UsageError, match=r"visual_weights=auto: no weights are published for ResNet of 1, 1, 1, 1 blocks, width 16"):
         load_visual(torch.nn.Identity(), "auto", presets.get("tiny"))
@@ -348,6 +361,9 @@ def test_the_encoders_of_a_checkpoint_can_be_taken(tmp_path):
             assert torch.equal(tensor, source.state_dict()[name]), name
     with pytest.raises(UsageError, match="wavlm_normalize=False, not True"):
         load_audio(target.audio.wavlm, str(tmp_path / "checkpoint"), p.replace({"wavlm_normalize": True}))
+    (tmp_path / "checkpoint/model.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"model\.safetensors does not exist"):
+        load_visual(target.visual, str(tmp_path / "checkpoint"), p)
     with pytest.raises(UsageError, match="is a checkpoint, with two encoders; it needs no import"):
         convert(tmp_path / "checkpoint")
 
@@ -357,11 +373,13 @@ def test_the_list_says_what_is_missing(place, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["folder"] == str(place)
     assert [row["name"] for row in facts["weights"]] == ["resnet50", "wavlm-base", "wavlm-large"]
-    assert all(row["source"] is None and row["urls"] and row["licence"] for row in facts["weights"])
+    assert all(row["state"] == "missing" and row["urls"] and row["licence"] for row in facts["weights"])
     place.mkdir()
     (place / "resnet50.safetensors").write_bytes(b"nothing")
     assert main(["weights", "list"]) == 0
-    assert capsys.readouterr().out.count("missing") == 2
+    said = capsys.readouterr().out
+    assert said.count("missing") == 2
+    assert "damaged: import it again" in said
 
 
 def test_torchaudio_is_wrong_use_where_it_is_not_installed(place, capsys, monkeypatch):

@@ -112,6 +112,13 @@ def test_resnet50_from_torchvision(place, tmp_path, capsys):
     assert not facts["replaced"]
     with safe_open(facts["out"], framework="pt") as file:
         assert file.metadata()["source_sha256"] == facts["source_sha256"]
+    again = tmp_path / "again.safetensors"
+    assert main(["weights", "import", facts["out"], "--out", str(again)]) == 0
+    said = capsys.readouterr().out
+    assert "resnet50, converted from torchvision ResNet" in said
+    assert "23,508,032 in 318 tensors" in said
+    assert f"written     {again}" in said
+    again.unlink()
     ours = ResNet().eval()
     assert load_visual(ours, "auto", BASE).layout == "converted from torchvision ResNet"
     faces = torch.randn(3, 3, 40, 40)

@@ -9,6 +9,9 @@ downloaded: torchaudio takes the file that lies in its cache already.
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 
 import published_layouts as layouts
 import pytest
@@ -27,22 +30,29 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-def in_cache(bundle: str, tmp_path, monkeypatch) -> torch.nn.Module:
-    """The bundle's model with random weights, whose file now lies where torchaudio looks before it downloads."""
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Iterator[Path]:
+    """Where torchaudio looks before it downloads; gone afterwards, with what was made of it."""
     monkeypatch.setenv("SAGE_EDGE_WEIGHTS", str(tmp_path / "place"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    folder = tmp_path / "torch/hub/checkpoints"
+    folder.mkdir(parents=True)
+    yield folder
+    shutil.rmtree(tmp_path)
+
+
+def bundled(bundle: str, cache: Path) -> torch.nn.Module:
+    """The bundle's model, with random weights."""
     torch.manual_seed(6)
     model = getattr(torchaudio.models, bundle.lower())()
     layouts.randomize(model, std=0.02)
-    cache = tmp_path / "torch/hub/checkpoints"
-    cache.mkdir(parents=True)
     torch.save(model.state_dict(), cache / f"{bundle.lower()}.pth")
     return getattr(torchaudio.pipelines, bundle).get_model(dl_kwargs={"weights_only": True})
 
 
 @torch.no_grad()
-def compare(bundle: str, preset: presets.Preset, tmp_path, monkeypatch, capsys) -> None:
-    theirs = in_cache(bundle, tmp_path, monkeypatch)
+def compare(bundle: str, preset: presets.Preset, cache: Path, capsys) -> None:
+    theirs = bundled(bundle, cache)
     assert main(["weights", "import", f"torchaudio:{bundle}", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["layout"] == "torchaudio WavLM"
@@ -58,19 +68,17 @@ def compare(bundle: str, preset: presets.Preset, tmp_path, monkeypatch, capsys) 
     assert relative(ours(samples), theirs(samples)[0]) <= 1e-5
 
 
-def test_the_base_bundle(tmp_path, monkeypatch, capsys):
-    compare("WAVLM_BASE", presets.get("base"), tmp_path, monkeypatch, capsys)
+def test_the_base_bundle(cache, capsys):
+    compare("WAVLM_BASE", presets.get("base"), cache, capsys)
 
 
 @pytest.mark.slow
-def test_the_large_bundle(tmp_path, monkeypatch, capsys):
-    compare("WAVLM_LARGE", presets.get("large"), tmp_path, monkeypatch, capsys)
+def test_the_large_bundle(cache, capsys):
+    compare("WAVLM_LARGE", presets.get("large"), cache, capsys)
 
 
-def test_a_damaged_file_in_its_cache_is_one_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub/checkpoints").mkdir(parents=True)
-    (tmp_path / "hub/checkpoints/wavlm_base.pth").write_bytes(b"PK\x03\x04")
+def test_a_damaged_file_in_its_cache_is_one_line(cache, capsys):
+    (cache / "wavlm_base.pth").write_bytes(b"PK\x03\x04")
     assert main(["weights", "import", "torchaudio:WAVLM_BASE"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: torchaudio:WAVLM_BASE cannot be loaded")

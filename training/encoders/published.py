@@ -122,7 +122,7 @@ def seen(family: str, tensors: Mapping[str, Tensor]) -> Preset | None:
     try:
         preset = presets.get("base", _resnet_sizes(tensors) if family == RESNET else _wavlm_sizes(tensors))
         shapes(family, preset)
-    except (UsageError, RuntimeError, ValueError):  # the latter two: sizes that no layer can have
+    except (UsageError, RuntimeError, ValueError, ArithmeticError):  # all but the first: sizes that no layer can have
         return None
     return preset
 

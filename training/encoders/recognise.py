@@ -81,7 +81,7 @@ def recognise(path: Path, family: str | None = None) -> Encoder:
         preset = presets.from_dict(read_meta(path)["preset"])
     except UsageError as error:
         raise CheckpointError(f"{path / META}: {error}; it was made by another version of sage-edge") from None
-    tensors, metadata = reading.read(path / WEIGHTS)
+    tensors, metadata = reading.read(reading.find(path / WEIGHTS))
     return from_tensors(tensors, metadata, (CHECKPOINT[family],), preset, source=str(path))
 
 
@@ -168,15 +168,23 @@ def _misfits(family: str, tensors: Mapping[str, Tensor], preset: Preset) -> dict
         "missing": [name for name in wanted if name not in there and not name.endswith(_COUNTER)],
         "surplus": [name for name in tensors if name not in wanted],
         "of another shape": [f"{name} {list(t.shape)}, not {list(wanted[name])}" for name, t in there.items() if t.shape != wanted[name]],
-        "not floating point": [name for name, tensor in there.items() if not tensor.is_floating_point() and not name.endswith(_COUNTER)],
+        "of another type": [f"{name} {_kind(tensor)}" for name, tensor in there.items() if not _right_kind(name, tensor)],
     }
+
+
+def _right_kind(name: str, tensor: Tensor) -> bool:
+    return tensor.dtype == torch.int64 if name.endswith(_COUNTER) else tensor.is_floating_point()
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _notes(architecture: str, given: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> list[str]:
     notes = []
     if architecture == "wavlm-base":
         notes.append("wavlm-base-plus has the same shapes: which of the two this is, only where it came from tells")
-    if kinds := sorted({str(tensor.dtype).removeprefix("torch.") for tensor in given.values() if tensor.is_floating_point()} - {"float32"}):
+    if kinds := sorted({_kind(tensor) for tensor in given.values() if tensor.is_floating_point()} - {"float32"}):
         notes.append(f"stored as {', '.join(kinds)}, taken as float32")
     if len(given) < len(values):
         notes.append(f"{len(values) - len(given)} {_COUNTER} are not in the file and start at 0")
@@ -186,4 +194,4 @@ def _notes(architecture: str, given: Mapping[str, Tensor], values: Mapping[str, 
 def _some(names: Sequence[str]) -> str:
     """The first three, and how many more."""
     more = len(names) - 3
-    return ", ".join(name[:80] for name in names[:3]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(name[:80] if name.isprintable() else ascii(name[:80]) for name in names[:3]) + (f" and {more} more" if more > 0 else "")
