@@ -56,10 +56,13 @@ def test_a_killed_worker_is_an_error_not_a_hang() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lists processes through /proc")
-def test_workers_end_with_a_parent_that_is_killed() -> None:
-    code = (
-        "from sage_edge.training.data.workers import run_jobs\nimport time\nfor _ in run_jobs(time.sleep, [0.2, 3, 3], 2): print('one', flush=True)"
-    )
+def test_workers_end_with_a_parent_that_is_killed_and_not_after_their_job() -> None:
+    code = """
+import time
+from sage_edge.training.data.workers import run_jobs
+for _ in run_jobs(time.sleep, [0.2, 900, 900], 2):
+    print("one", flush=True)
+"""
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert parent.stdout.readline() == "one\n"
