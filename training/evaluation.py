@@ -86,7 +86,7 @@ def gather(
 ) -> Gathered:
     """Estimates of every model, of their `ensemble` (label "ensemble") and of each of `smoothings` with all masks on.
 
-    Raises DataError when the store has no such split, UsageError when its rate is not that of a model.
+    Raises DataError when the store has no such split, UsageError when its ticks or faces are not those of a model.
     """
     trials = store.trials(split)
     frames: dict[str, dict[Kind, dict[str, NDArray[np.float32]]]] = {label: {} for label in (*models, *([ENSEMBLE] if ensemble else []))}
@@ -150,7 +150,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """{"overlap", "live"}: each {"valence", "arousal", "mean", "undefined", "per_video"}; `visual=False` or `audio=False` switches that mask off.
 
-    Raises DataError when the store has no such split or no label in it, UsageError when its rate is not the model's.
+    Raises DataError when the store has no such split or no label in it, UsageError when its ticks or faces are not the model's.
     """
     found = gather({"": model}, store, split, [(visual, audio)], PROTOCOLS, hop, progress=progress)
     return {name: found.score("", Kind(name, (visual, audio))) for name in PROTOCOLS}

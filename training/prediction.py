@@ -103,11 +103,14 @@ def fuse(model: SAGE, batch: Batch, masks: tuple[bool, bool] = BOTH) -> FusionOu
     return FusionOutput(output.estimates.cpu(), output.temporal.cpu(), None if output.modality is None else output.modality.cpu())
 
 
-def check_rate(model: SAGE, trial: Trial) -> None:
-    """Raises UsageError when the trial's ticks are not the model's."""
-    if not trial.native and trial.rate_hz != model.preset.rate_hz:
+def check_fits(model: SAGE, trial: Trial) -> None:
+    """Raises UsageError when the trial's ticks or faces are not the model's."""
+    p = model.preset
+    if not trial.native and trial.rate_hz != p.rate_hz:
+        raise UsageError(f"{trial.name} has {trial.rate_hz} ticks a second, the model {p.rate_hz}; prepare the corpus again at the model's rate")
+    if len(trial.faces) and trial.faces.shape[1] != p.face_size:
         raise UsageError(
-            f"{trial.name} has {trial.rate_hz} ticks a second, the model {model.preset.rate_hz}; prepare the corpus again at the model's rate"
+            f"{trial.name} has faces of {trial.faces.shape[1]} pixels, the model takes {p.face_size}; evaluate it on a store like its own"
         )
 
 
@@ -139,7 +142,7 @@ class Predictor:
     def tracks(
         self, trial: Trial, variants: Sequence[tuple[bool, bool]] = (BOTH,), wanted: Sequence[str] = PROTOCOLS, hop: int = HOP
     ) -> dict[str, Tracks]:
-        """{label: {(visual, audio): {protocol: Track}}}. Raises UsageError when the trial's rate is not that of a model."""
+        """{label: {(visual, audio): {protocol: Track}}}. Raises UsageError when the trial's ticks or faces are not those of a model."""
         found: dict[str, Tracks] = {}
         for group in self.groups:
             found |= _tracks({label: self.models[label] for label in group}, trial, variants, wanted, hop)
@@ -149,7 +152,7 @@ class Predictor:
 def _tracks(models: Mapping[str, SAGE], trial: Trial, variants: Sequence[tuple[bool, bool]], wanted: Sequence[str], hop: int) -> dict[str, Tracks]:
     """`Predictor.tracks` of models with the same encoders."""
     first = next(iter(models.values()))
-    check_rate(first, trial)
+    check_fits(first, trial)
     length = first.preset.window
     sees, hears = (any(masks[i] for masks in variants) for i in range(2))
     faces = features.encode_faces(first, trial) if sees else torch.zeros(0, first.preset.visual_dim)

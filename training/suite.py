@@ -27,7 +27,7 @@ from .data.store import Store, Trial
 from .data.windows import STRIDE, Window, window_at
 from .evaluation import Silent, evaluating
 from .model import SAGE
-from .prediction import Batch, by_encoders, check_rate, fuse, overlap_ends, window_batches
+from .prediction import Batch, by_encoders, check_fits, fuse, overlap_ends, window_batches
 
 
 class _Encoded:
@@ -64,13 +64,13 @@ class _Arm:
         self.weights: list[NDArray[np.float32]] = []
         self.spreads: list[float] = []
 
-    def add(self, trial: Trial, outputs: Mapping[int, _Window], length: int) -> None:
-        """`trial` is the clean one; `outputs` maps each window's newest tick to what came of it."""
+    def add(self, trial: Trial, both: NDArray[np.bool_], outputs: Mapping[int, _Window], length: int) -> None:
+        """`trial` is the clean one, `both` [F] says which of its frames have both senses; `outputs` maps each window's newest tick to its output."""
         stride = min(STRIDE, length)
         self.frames[trial.name] = protocols.overlap(trial, lambda newest: outputs[newest].estimates, length, stride)
         if all(output.weights is not None for output in outputs.values()):
             weights = protocols.overlap(trial, lambda newest: outputs[newest].weights, length, stride)  # type: ignore[arg-type,return-value]
-            self.weights.append(weights[_both_senses(trial)])
+            self.weights.append(weights[both])
         self.spreads += [output.spread for output in outputs.values() if output.spread is not None]
 
     def result(self, trials: Sequence[Trial]) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def run_suite(
 
     Weights are means over the frames that have both senses in the clean trial, None where a model has no weight per modality. The spread is the
     standard deviation of the weight of the moment within a window, averaged over windows. Raises DataError when the split is missing or
-    has no label, UsageError when its rate is not that of a model.
+    has no label, UsageError when its ticks or faces are not those of a model.
     """
     trials = [trial for trial in store.trials(split) if trial.labels_valid.any()]
     if not trials:
@@ -129,9 +129,10 @@ def run_suite(
     steps = len(trials) * len(groups) * len(cells)
     with evaluating(models), Progress(f"suite {split}", steps, "cells") if progress else Silent() as bar:
         for trial in trials:
+            both = _both_senses(trial)
             for group in groups:
                 first = models[group[0]]
-                check_rate(first, trial)
+                check_fits(first, trial)
                 clean = _Encoded(first, trial)
                 for name, cell in cells.items():
                     outputs: dict[str, dict[int, _Window]] = {label: {} for label in group}
@@ -139,6 +140,6 @@ def run_suite(
                         for label in group:
                             outputs[label].update(zip(ends, _outputs(models[label], batch), strict=True))
                     for label in group:
-                        arms[label][name].add(trial, outputs[label], first.preset.window)
+                        arms[label][name].add(trial, both, outputs[label], first.preset.window)
                     bar.step(note=f"{trial.name} {name}")
     return {label: {name: arm.result(trials) for name, arm in by_cell.items()} for label, by_cell in arms.items()}

@@ -6,12 +6,14 @@ import torch
 from conftest_toy import write_store
 
 from sage_edge.runtime import ticks
-from sage_edge.runtime.errors import DataError, UsageError
+from sage_edge.runtime.errors import CheckpointError, DataError, UsageError
 from sage_edge.runtime.metrics import ccc
 from sage_edge.training import SAGE, evaluate, inputs
+from sage_edge.training.data.corruption import CELLS
 from sage_edge.training.data.store import Store
 from sage_edge.training.data.windows import window_at
 from sage_edge.training.evaluation import ccc_without, full_report, live_ends
+from sage_edge.training.suite import run_suite
 
 
 @pytest.fixture
@@ -96,6 +98,29 @@ def test_a_missing_split_or_another_rate_is_refused(model, toy, toy_preset):
         evaluate(model, toy, split="test")
     with pytest.raises(UsageError, match="30 ticks a second, the model 25"):
         evaluate(SAGE(toy_preset.replace({"rate_hz": 25})), toy)
+
+
+def test_faces_of_another_size_are_refused(model, toy, toy_preset):
+    larger = SAGE(toy_preset.replace({"face_size": 64}))
+    for call in (evaluate, lambda model, store: run_suite({"m": model}, store)):
+        with pytest.raises(UsageError, match="faces of 48 pixels, the model takes 64"):
+            call(larger, toy)
+
+
+def test_a_native_store_is_evaluated_at_its_frames(model, tmp_path):
+    native, grid = (Store.open(write_store(tmp_path / str(rate), rate=rate)) for rate in ("native", 30))
+    cells = {name: CELLS[name] for name in ("clean", "snr0", "occlusion50")}
+    result, expected = (run_suite({"m": model}, store, cells=cells)["m"] for store in (native, grid))
+    # frames every 33.33 ms are ticks as good as those of the grid
+    for cell in cells:
+        assert result[cell]["mean"] == pytest.approx(expected[cell]["mean"], abs=0.02)
+    assert evaluate(model, native)["live"]["mean"] == pytest.approx(evaluate(model, grid)["live"]["mean"], abs=0.02)
+
+
+def test_weights_that_diverged_are_said_and_no_nan_comes_out(model, toy):
+    torch.nn.init.constant_(model.fusion.out.bias, float("nan"))
+    with pytest.raises(CheckpointError, match="not finite"):
+        evaluate(model, toy)
 
 
 def test_a_trial_without_sound_is_evaluated(model, tmp_path):
