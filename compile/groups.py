@@ -31,7 +31,7 @@ _RULES = tuple(
         ("audio", r"wavlm\.encoder\.layers\.(\d+)\.attention\.", r"audio.attention.\1"),
         ("audio", r"wavlm\.encoder\.layers\.(\d+)\.feed_forward\.", r"audio.feed_forward.\1"),
         ("fusion", r"(tcn_visual|tcn_audio)\.", r"fusion.\1"),
-        ("fusion", r"core\.(temporal|modality)/", r"fusion.reliability"),
+        ("fusion", r"core\.(temporal/|modality\.)", r"fusion.reliability"),
         ("fusion", r"core\.refine\.project/", r"fusion.project"),
         ("fusion", r"core\.refine\.layers\.(\d+)\.linear\d/", r"fusion.feed_forward.\1"),
         ("fusion", r"core\.refine\.layers\.(\d+)\.", r"fusion.attention.\1"),

@@ -70,7 +70,7 @@ class Preset:
     rgf_scale: str = "length"
     """"length": N * softmax over the N valid ticks (mean 1); "paper": the softmax as printed."""
     reliability: str = "modality"
-    """"modality": also one weight per modality and tick (ours); "temporal": one weight per tick (the paper's)."""
+    """"temporal": one weight per tick (the paper's); "modality": also one per modality and tick (ours); "modality-only": these alone."""
     fusion_dim: int = 384
     fusion_layers: int = 4
     fusion_heads: int = 6
@@ -136,7 +136,7 @@ def _check(p: Preset) -> None:
         "wavlm_extractor": ("group", "layer"),
         "fusion": ("sage", "concat"),
         "rgf_scale": ("length", "paper"),
-        "reliability": ("modality", "temporal"),
+        "reliability": ("modality", "temporal", "modality-only"),
     }
     for key, allowed in choices.items():
         if getattr(p, key) not in allowed:

@@ -110,9 +110,9 @@ def test_norms_and_gelu_are_one_node_each(model, graphs) -> None:
         assert counts["InstanceNormalization"] == modules[nn.GroupNorm], name
         assert not set(counts) & {"Erf", "Sqrt", "ReduceL2", "Pow", "Identity", "If", "Loop"}, name
     assert operators(onnx.load(graphs["visual"]))["BatchNormalization"] == 0
-    # conv stack (7), positional convolution, one per transformer layer; one per refinement layer and the head
+    # conv stack (7), positional convolution, one per transformer layer; one per refinement layer, the head and a gate of each modality
     assert operators(onnx.load(graphs["audio"]))["Gelu"] == 8 + model.preset.wavlm_layers
-    assert operators(onnx.load(graphs["fusion"]))["Gelu"] == model.preset.fusion_layers + 1
+    assert operators(onnx.load(graphs["fusion"]))["Gelu"] == model.preset.fusion_layers + 3
 
 
 def test_weights_keep_the_names_of_the_model(model, graphs) -> None:

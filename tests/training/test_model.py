@@ -87,7 +87,7 @@ def test_what_a_mask_uncovers_matters():
         assert (model(*masks).estimates - model(*inputs).estimates).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("changes", [{}, {"rgf_scale": "paper"}, {"reliability": "temporal"}, {"fusion": "concat"}])
+@pytest.mark.parametrize("changes", [{}, {"rgf_scale": "paper"}, {"reliability": "temporal"}, {"reliability": "modality-only"}, {"fusion": "concat"}])
 @torch.no_grad()
 def test_nothing_valid_gives_no_reliability_and_a_finite_estimate_that_ignores_its_input(changes):
     preset = small(**changes)
@@ -180,7 +180,14 @@ def test_the_reliability_of_a_tick_reaches_its_estimate_through_the_layer_norms(
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"reliability": "temporal", "rgf_scale": "paper"}, {"fusion": "concat"}, {"wavlm_norm_first": True, "wavlm_extractor": "layer"}]
+    "changes",
+    [
+        {},
+        {"reliability": "temporal", "rgf_scale": "paper"},
+        {"reliability": "modality-only"},
+        {"fusion": "concat"},
+        {"wavlm_norm_first": True, "wavlm_extractor": "layer"},
+    ],
 )
 def test_gradients_reach_every_parameter(changes):
     preset = small(wavlm_layers=2, **changes)

@@ -13,6 +13,6 @@ class Fused(NamedTuple):
     z: Tensor
     """[n, W, fusion_dim]: refined features."""
     temporal: Tensor
-    """[n, W]: reliability of each tick; mean 1 over the valid ticks, 0 elsewhere."""
+    """[n, W]: reliability of each tick; mean 1 over the valid ticks (all of them 1 where the fusion has none), 0 elsewhere."""
     modality: Tensor | None
     """[n, W, 2]: weights of (visual, audio), sum 1; None where the fusion has none."""

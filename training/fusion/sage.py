@@ -3,7 +3,10 @@
     F = [V' ; A'],  s_t = w.f_t + b,  r = softmax(s) over the valid ticks,  f~_t = c r_t f_t,  Z = Transformer(F~)
 
 c is 1 as printed (`rgf_scale="paper"`) or N, the number of valid ticks (`"length"`: a mean gain of 1, whatever the length).
-`reliability="modality"` (ours): per tick also (a_v, a_a) = softmax of one logit per modality, and f_t = [2 a_v V'_t ; 2 a_a A'_t].
+`reliability="modality"` (ours): per tick also (a_v, a_a) = softmax of one logit per modality, each from that modality's own features, so that it
+judges how it is heard or seen and not what is said. Then f_t = [g_v V'_t ; g_a A'_t ; a_v - 1/2] with g = FLOOR + (1 - FLOOR) min(1, 2 a): a sense
+that is as good as the other is left as it is, one that is not trusted is turned down, not off: what little it knows stays readable.
+`"modality-only"` has these weights and none over time. `gate.py` has the loss that teaches them.
 A tick is valid when either mask is on; logits under an off mask are -1e4; with no valid tick F~ is zero.
 """
 
@@ -17,28 +20,38 @@ from sage_edge.training.presets import Preset
 from . import Fused
 from .refine import MASKED, Refinement
 
+FLOOR = 0.5
+GATE_DIM = 32
+
 
 class SageFusion(nn.Module):
     def __init__(self, p: Preset, visual_dim: int, audio_dim: int) -> None:
         super().__init__()
         dim = visual_dim + audio_dim
-        self.scale, self.reliability = p.rgf_scale, p.reliability
-        self.temporal = nn.Linear(dim, 1)
-        if p.reliability == "modality":
-            self.modality = nn.Linear(dim, 2)
-        self.refine = Refinement(p, dim)
+        self.scale, self.weighs = p.rgf_scale, p.reliability != "temporal"
+        self.temporal = nn.Linear(dim, 1) if p.reliability != "modality-only" else None
+        if self.weighs:
+            self.modality = nn.ModuleDict({"visual": _gate(visual_dim), "audio": _gate(audio_dim)})
+        self.refine = Refinement(p, dim + self.weighs)
 
     def forward(self, visual: Tensor, audio: Tensor, visual_mask: Tensor, audio_mask: Tensor) -> Fused:
         valid = torch.maximum(visual_mask, audio_mask)  # [n, W]
-        count = valid.sum(1, keepdim=True)  # [n, 1]
         joint = torch.cat((visual, audio), dim=2)
-        logits = self.temporal(joint).squeeze(2)
-        r = torch.softmax(logits * valid + (1.0 - valid) * MASKED, dim=1) * valid
-        temporal = count * r
+        temporal = gain = valid
+        if self.temporal is not None:
+            r = torch.softmax(self.temporal(joint).squeeze(2) * valid + (1.0 - valid) * MASKED, dim=1) * valid
+            temporal = valid.sum(1, keepdim=True) * r
+            gain = temporal if self.scale == "length" else r
         weights = None
-        if self.reliability == "modality":
+        if self.weighs:
             masks = torch.stack((visual_mask, audio_mask), dim=2)
-            weights = torch.softmax(self.modality(joint) * masks + (1.0 - masks) * MASKED, dim=2)
-            joint = torch.cat((visual * (2.0 * weights[..., :1]), audio * (2.0 * weights[..., 1:])), dim=2)
-        gain = temporal if self.scale == "length" else r
+            logits = torch.cat((self.modality["visual"](visual), self.modality["audio"](audio)), dim=2)
+            weights = torch.softmax(logits * masks + (1.0 - masks) * MASKED, dim=2)
+            turned = FLOOR + (1.0 - FLOOR) * torch.clamp(2.0 * weights, max=1.0)
+            joint = torch.cat((visual * turned[..., :1], audio * turned[..., 1:], weights[..., :1] - 0.5), dim=2)
         return Fused(self.refine(joint * gain[..., None], valid), temporal, weights)
+
+
+def _gate(dim: int) -> nn.Sequential:
+    """Features of one modality -> its logit, tick by tick (the TCN before it has seen the last seconds)."""
+    return nn.Sequential(nn.Linear(dim, GATE_DIM), nn.GELU(), nn.Linear(GATE_DIM, 1))
