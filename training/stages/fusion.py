@@ -24,6 +24,7 @@ from sage_edge.training.config import TrainConfig
 from sage_edge.training.data import protocols
 from sage_edge.training.data.store import Trial
 from sage_edge.training.data.windows import STRIDE, window_ends
+from sage_edge.training.fusion.gate import gate_loss
 from sage_edge.training.loading import ahead
 from sage_edge.training.loss import affect_loss
 from sage_edge.training.model import SAGE, FusionOutput
@@ -88,6 +89,9 @@ def objective(output: FusionOutput, batch: Batch, config: TrainConfig) -> Tensor
         newest = slice(-config.fusion_newest_ticks, None)
         own = affect_loss(estimates[:, newest], labels[:, newest], valid[:, newest], "batch", config.mse)
         loss = (1.0 - config.fusion_newest) * loss + config.fusion_newest * own
+    if config.gate > 0 and output.modality is not None:
+        weights = distributed.gather(output.modality.float(), batch.visual_bad, batch.audio_bad, batch.visual_mask, batch.audio_mask)
+        loss = loss + config.gate * gate_loss(*weights)
     return loss
 
 
