@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import pickle
@@ -17,11 +18,13 @@ from torch import Tensor
 from sage_edge.cli.main import main
 from sage_edge.runtime.errors import CheckpointError, SageError, UsageError
 from sage_edge.training import checkpoint, presets
+from sage_edge.training.data.store import Store
 from sage_edge.training.encoders import published
 from sage_edge.training.encoders.recognise import recognise
 from sage_edge.training.encoders.resnet import ResNet
 from sage_edge.training.encoders.wavlm import WavLM
 from sage_edge.training.encoders.weights import convert, load_audio, load_visual
+from sage_edge.training.loop import train
 from sage_edge.training.model import SAGE
 
 SMALL = presets.get("tiny").replace(
@@ -391,3 +394,25 @@ def test_torchaudio_is_wrong_use_where_it_is_not_installed(place, capsys, monkey
     assert said.count("\n") == 1
     assert main(["weights", "import", "torchaudio:HUBERT_BASE"]) == 2
     assert "one of torchaudio:WAVLM_BASE" in capsys.readouterr().err
+
+
+def test_training_begins_with_the_weights_it_is_given_and_keeps_frozen_ones(toy_path, toy_preset, quick, tmp_path):
+    """Published layouts for toy sizes in, no epochs of encoders: out come those encoders, under a fusion that was trained."""
+    from transformers import ResNetConfig, ResNetModel, WavLMModel
+
+    torch.manual_seed(8)
+    face = ResNetModel(ResNetConfig(embedding_size=4, hidden_sizes=[16, 32, 64, 128], depths=[1, 1, 1, 1], layer_type="bottleneck"))
+    sound = WavLMModel(layouts.wavlm_config(toy_preset))
+    faces = write(layouts.resnet_torchvision(face.state_dict()), tmp_path / "face.pth", "legacy")
+    sounds = write(layouts.wavlm_torchaudio(sound.state_dict()), tmp_path / "sound.pth", "torch")
+    config = dataclasses.replace(quick, visual_epochs=0, audio_epochs=0, fusion_epochs=1, visual_weights=str(faces), audio_weights=str(sounds))
+    train(Store.open(toy_path), toy_preset, tmp_path / "checkpoint", config)
+    state = checkpoint.load(tmp_path / "checkpoint")[0].state_dict()
+    for prefix, encoder in (("visual.", recognise(faces)), ("audio.wavlm.", recognise(sounds))):
+        own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+        assert own.keys() == encoder.tensors.keys()
+        assert all(torch.equal(own[name], tensor) for name, tensor in encoder.tensors.items())
+    with pytest.raises(UsageError, match="where a ResNet is wanted"):
+        train(Store.open(toy_path), toy_preset, tmp_path / "other", dataclasses.replace(config, visual_weights=str(sounds)))
+    assert not (tmp_path / "other").exists()
+    assert not (tmp_path / "other.run").exists()
