@@ -79,6 +79,19 @@ def test_a_click_with_a_frame_is_in_that_frames_samples(rate: float) -> None:
     assert window.native
 
 
+def test_a_gap_of_minutes_is_left_out_and_what_follows_is_in_its_place() -> None:
+    times = np.concatenate([np.arange(100) / 25, 300 + np.arange(100) / 25])
+    audio = np.ones(305 * SECOND, np.int16)
+    audio[300 * SECOND : 300 * SECOND + 640] = 9000  # with frame 100
+    audio[150 * SECOND] = 20_000  # in the midst of the gap
+    window = window_at(native(times, audio, 25), 199, 200)
+    assert len(window.samples) == 199 * 640 + 8000
+    assert window.audio_mask.all()
+    loud = np.flatnonzero(window.samples * 32768 > 5000)
+    assert loud.tolist() == list(range(window.tick_sample[100], window.tick_sample[101]))
+    assert window.tick_sample[100] == 99 * 640 + 8000
+
+
 def test_the_uniform_grid_is_the_same_at_its_own_offsets() -> None:
     torch.manual_seed(0)
     encoder = AudioEncoder(presets.get("tiny", TINY_SETTINGS)).eval()

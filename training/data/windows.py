@@ -4,7 +4,8 @@ A tick's visual mask is on when the frame it takes has a face; its audio mask is
 before the clip or after its end have both masks off, and where a mask is off, pixels and samples are zeros.
 
 On the uniform grid every window holds the same number of samples. The ticks of a native trial are its frames, which need not be evenly spaced:
-its windows hold the samples that their ticks really span, and `tick_sample` says where each tick is in them.
+its windows hold the samples that their ticks really span, and `tick_sample` says where each tick is in them. Where frames are more than half
+a second apart, the sound in between is left out: one gap of minutes would else make a window too long for any memory.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .store import FACE_SIZE, Trial
 
 WINDOW = 300
 STRIDE = 200
+NATIVE_TICK_SAMPLES = ticks.SAMPLE_RATE_HZ // 2
+"""The most sound that one tick of a native trial takes, half a second: a dozen lost frames."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class Window:
     faces: NDArray[np.uint8]
     """[W, 48, 48, 3] RGB."""
     samples: NDArray[np.float32]
-    """[S] in [-1, 1], mono 16 kHz; S = 160000 for 300 ticks at 30 Hz; in a native window from its first tick to the end of its last one."""
+    """[S] in [-1, 1], mono 16 kHz; S = 160000 for 300 ticks at 30 Hz; in a native window what its ticks span."""
     visual_mask: NDArray[np.bool_]
     audio_mask: NDArray[np.bool_]
     labels: NDArray[np.float32]
@@ -64,17 +67,20 @@ def window_at(trial: Trial, newest: int, length: int = WINDOW) -> Window:
     labels_valid = taken.copy()
     labels_valid[taken] = trial.labels_valid[tick_frame[taken]]
     edges = np.array([trial.first_sample(k) for k in range(first, newest + 2)], np.int64)
-    audio_mask = (edges[:-1] >= 0) & (edges[1:] <= len(trial.audio))
+    spans = np.minimum(np.diff(edges), NATIVE_TICK_SAMPLES) if trial.native else np.diff(edges)
+    places = np.concatenate([[0], np.cumsum(spans)])
+    audio_mask = (edges[:-1] >= 0) & (edges[:-1] + spans <= len(trial.audio))
     audio_mask[: inside.start] = False
     audio_mask[inside.stop :] = False
-    span = int(edges[-1] - edges[0]) if trial.native else ticks.window_samples(length, trial.rate_hz)
-    samples = trial.samples(int(edges[0]), span)
+    if places[-1] < edges[-1] - edges[0]:
+        samples = np.concatenate([trial.samples(int(start), int(count)) for start, count in zip(edges[:-1], spans, strict=True)])
+    else:
+        samples = trial.samples(int(edges[0]), int(places[-1]) if trial.native else ticks.window_samples(length, trial.rate_hz))
     heard = np.flatnonzero(audio_mask)
-    samples[: edges[heard[0]] - edges[0] if len(heard) else None] = 0.0
+    samples[: places[heard[0]] if len(heard) else None] = 0.0
     if len(heard):
-        samples[edges[heard[-1] + 1] - edges[0] :] = 0.0
-    tick_sample = edges[:-1] - edges[0]
-    return Window(faces, samples, visual_mask, audio_mask, labels, labels_valid, tick_face, tick_sample, trial.native)
+        samples[places[heard[-1] + 1] :] = 0.0
+    return Window(faces, samples, visual_mask, audio_mask, labels, labels_valid, tick_face, places[:-1], trial.native)
 
 
 def window_ends(n_ticks: int, length: int = WINDOW, stride: int = STRIDE) -> list[int]:
