@@ -1,5 +1,6 @@
 """Sound at a video's own frames: the tokens that a frame gets are those at its own time, whatever the frame rate."""
 
+import dataclasses
 from functools import cache
 
 import numpy as np
@@ -10,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sage_edge.runtime import ticks
-from sage_edge.training import presets
+from sage_edge.training import SAGE, presets
 from sage_edge.training.data.store import Trial
 from sage_edge.training.data.windows import window_at
-from sage_edge.training.model import AudioEncoder, tokens_at
+from sage_edge.training.model import AudioEncoder, FusionOutput, tokens_at
+from sage_edge.training.prediction import Predictor
 
 SECOND = 16_000
 
@@ -112,3 +114,37 @@ def test_one_token_serves_all_ticks_and_gradients_pass() -> None:
     assert torch.equal(rows, token.expand(1, 3, 3))
     rows.sum().backward()
     assert torch.equal(token.grad, torch.full((1, 1, 3), 3.0))
+
+
+class Loudness(torch.nn.Module):
+    """In place of WavLM: one token per 20 ms that holds how loud its samples are."""
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        return samples.abs().unfold(1, ticks.TOKEN_FIELD, ticks.TOKEN_STRIDE).mean(2)[..., None]
+
+
+class Heard(torch.nn.Module):
+    """In place of the fusion: what was heard is the estimate."""
+
+    def forward(self, visual: torch.Tensor, audio: torch.Tensor, visual_mask: torch.Tensor, audio_mask: torch.Tensor) -> FusionOutput:
+        heard = audio[..., :1] * audio_mask[..., None]
+        return FusionOutput(heard.expand(-1, -1, 2), audio_mask, None)
+
+
+@pytest.mark.parametrize("rate", [20.0, 24000 / 1001, 25.0, 30.0])
+@pytest.mark.parametrize("is_native", [True, False])
+def test_the_estimate_of_a_frame_is_of_the_sound_at_its_time(rate: float, is_native: bool) -> None:
+    """Sound that grows louder evenly tells the time: each frame's estimate is the loudness at its own time, in windows that begin anywhere."""
+    preset = presets.get("tiny", TINY_SETTINGS)
+    model = SAGE(preset).eval()
+    model.audio.wavlm, model.fusion = Loudness(), Heard()
+    seconds = 20
+    times = np.arange(round(seconds * rate)) / rate
+    audio = (np.arange((seconds + 1) * SECOND) / SECOND * 1000).astype(np.int16)
+    trial = dataclasses.replace(native(times, audio, round(rate)), native=is_native, rate_hz=round(rate) if is_native else 30)
+    tracks = Predictor({"m": model}).tracks(trial)["m"][True, True]
+    at_s = tracks["overlap"].on_frames(trial)[:, 0] * 32_768 / 1000
+    late_s = at_s - times
+    # a token is as wide as 25 ms, a window ends before its last token's middle, and on the uniform grid a frame takes the next tick
+    assert np.abs(late_s).max() < (0.0 if is_native else 1 / 30) + 0.0335
+    assert np.abs(np.median(late_s)) < (0.002 if is_native else 1 / 30)
