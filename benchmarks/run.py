@@ -16,7 +16,10 @@ from typing import Any
 
 from sage_edge.runtime.machine import machine, versions
 
-BENCHMARKS = {"crop": "face crop: libsage, the cv2 chain, memcpy"}
+BENCHMARKS = {
+    "cache": "a training epoch on cached features, against computing them",
+    "crop": "face crop: libsage, the cv2 chain, memcpy",
+}
 
 
 def _table(variants: dict[str, Any], depth: int = 0) -> list[str]:
