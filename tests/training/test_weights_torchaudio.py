@@ -9,6 +9,7 @@ downloaded: torchaudio takes the file that lies in its cache already.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,9 +78,22 @@ def test_the_large_bundle(cache, capsys):
     compare("WAVLM_LARGE", presets.get("large"), cache, capsys)
 
 
-def test_a_damaged_file_in_its_cache_is_one_line(cache, capsys):
-    (cache / "wavlm_base.pth").write_bytes(b"PK\x03\x04")
+class Evil:
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.canary}",)
+
+
+@pytest.mark.parametrize("content", ["cut", "code"])
+def test_a_bad_file_in_its_cache_is_one_line_and_does_not_run(content, cache, tmp_path, capsys):
+    if content == "cut":
+        (cache / "wavlm_base.pth").write_bytes(b"PK\x03\x04")
+    else:
+        torch.save({"weight": Evil(tmp_path / "canary")}, cache / "wavlm_base.pth")
     assert main(["weights", "import", "torchaudio:WAVLM_BASE"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: torchaudio:WAVLM_BASE cannot be loaded")
     assert said.count("\n") == 1
+    assert not (tmp_path / "canary").exists()
