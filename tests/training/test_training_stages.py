@@ -83,11 +83,30 @@ def test_a_corrupted_stage_sees_spoiled_faces_and_sound_and_an_undisturbed_one_d
         plain, spoiled = (kind(SAGE(toy_preset), trials, [], replace(quick, {"corrupt": share, "visual_warp": 0.0})) for share in (0.0, 1.0))
         for stage in (plain, spoiled):
             stage.start(Path())
-        first, again, other = (stage.batch(0, np.random.default_rng(4)) for stage in (plain, plain, spoiled))
-        seen = [batch[0] if kind is VisualStage else torch.from_numpy(np.stack([w.samples for w in batch])) for batch in (first, again, other)]
+        # the last step: faces are spoiled bit by bit, as all of their augmentation grows in
+        first, again, other = (stage.batch(stage.steps * stage.epochs - 1, np.random.default_rng(4)) for stage in (plain, plain, spoiled))
+        seen = [batch[0] if kind is VisualStage else torch.from_numpy(np.stack([w.samples for w, _ in batch])) for batch in (first, again, other)]
         assert torch.equal(seen[0], seen[1])
         assert seen[2].shape == seen[0].shape
         assert not torch.equal(seen[0], seen[2])
+
+
+def test_an_encoder_that_sees_spoiled_input_learns_how_bad_it_is_and_another_has_nothing_to_judge_with(toy, toy_preset, quick):
+    for kind in (VisualStage, AudioStage):
+        plain, spoiled = (kind(SAGE(toy_preset), toy.trials("train"), [], replace(quick, {"corrupt": share})) for share in (0.0, 0.7))
+        assert plain.head.bad is None
+        spoiled.start(Path())
+        spoiled.loss(spoiled.batch(spoiled.steps * spoiled.epochs - 1, np.random.default_rng(1))).backward()
+        assert spoiled.head.bad.weight.grad.abs().max() > 0
+        x = torch.randn(64, spoiled.head.out.in_features)
+        bad = (x[:, 0] > 0).float()
+        assert plain.head.judged(x, bad) == 0
+        with torch.no_grad():
+            spoiled.head.bad.weight.zero_()
+            spoiled.head.bad.bias.zero_()
+            unsure = spoiled.head.judged(x, bad)
+            spoiled.head.bad.weight[0, 0] = 5.0
+        assert spoiled.head.judged(x, bad) < 0.5 * unsure
 
 
 def test_frozen_norms_keep_their_statistics_and_others_do_not(toy, toy_preset, quick):

@@ -26,6 +26,9 @@ from sage_edge.training.model import SAGE
 OnStep = Callable[[float], None]
 """Called after each optimizer step with the loss."""
 
+JUDGING = 0.2
+"""Weight of the loss of an encoder's own judgement of its input."""
+
 
 class Stage(ABC):
     """What `loop.train` runs. A subclass sets `name`, and says what a batch is, its loss and the validation."""
@@ -135,16 +138,27 @@ class _Objective(nn.Module):
 
 
 class Head(nn.Module):
-    """The auxiliary head of an encoder: [.., d] -> [.., 2], LayerNorm, Linear, tanh."""
+    """The auxiliary head of an encoder: [.., d] -> [.., 2], LayerNorm, Linear, tanh.
 
-    def __init__(self, dim: int) -> None:
+    One that `judges` also learns how bad its input is: an encoder that is only taught to see through noise would hide it from the fusion.
+    """
+
+    def __init__(self, dim: int, judges: bool = False) -> None:
         super().__init__()
         self.norm, self.out = nn.LayerNorm(dim), nn.Linear(dim, 2)
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.zeros_(self.out.bias)
+        self.bad = nn.Linear(dim, 1) if judges else None
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.tanh(self.out(self.norm(x)))
+
+    def judged(self, x: Tensor, bad: Tensor) -> Tensor:
+        """The loss of how bad it takes its input [.., d] to be, `bad` [..] being the truth, 0 to 1; 0 where it does not judge."""
+        if self.bad is None:
+            return x.new_zeros(())
+        logits, bad = distributed.gather(self.bad(self.norm(x)).squeeze(-1), bad)
+        return JUDGING * nn.functional.binary_cross_entropy_with_logits(logits.float(), bad)
 
 
 def groups(modules: nn.Module, peak: float, config: TrainConfig) -> list[dict[str, Any]]:

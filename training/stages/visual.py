@@ -58,7 +58,7 @@ class VisualStage(Stage):
         self.train, self.val, self.faces = train, val, labelled_faces(train)
         # several times faster in training on a CPU, and only so when the weights are laid out like the faces
         model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.head = Head(model.preset.visual_dim).to(next(model.parameters()).device)
+        self.head = Head(model.preset.visual_dim, config.corrupt > 0).to(next(model.parameters()).device)
         modules = nn.ModuleDict({"visual": model.visual, "head": self.head})
         steps = max(1, config.visual_faces // config.visual_batch) if len(self.faces) >= 2 else 0
         super().__init__(model, modules, adamw(modules, config.visual_lr, config), config.visual_epochs if steps else 0, steps, config)
@@ -74,24 +74,30 @@ class VisualStage(Stage):
         return faces, torch.from_numpy(labels)
 
     def _augment(self, faces: NDArray[np.uint8], rng: np.random.Generator, step: int) -> torch.Tensor:
-        p, c = self.model.preset, self.config
-        if c.corrupt > 0:
-            faces, _ = faces_corrupted(faces, c.corrupt, rng)
-        # From the first step on, some seeds never find the face's expression under it.
-        share = min(1.0, step / max(1.0, c.visual_ramp * self.epochs * self.steps))
+        p, c, share = self.model.preset, self.config, self._share(step)
         if c.visual_warp <= 0:
             return torch.from_numpy(inputs.augmented(faces, p, rng, share * c.visual_light))
         return warped(torch.from_numpy(inputs.lit(inputs.normalise(faces, p), rng, share * c.visual_light)), p, rng, share * c.visual_warp)
 
-    def batch(self, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        faces, labels = self._batch(self.faces[rng.integers(0, len(self.faces), self.config.visual_batch)])
-        x = distributed.share(self._augment(faces, rng, step))
-        return x.contiguous(memory_format=torch.channels_last).to(self.device), distributed.share(labels).to(self.device)
+    def _share(self, step: int) -> float:
+        """How much of the augmentation there is yet: from the first step on, some seeds never find the face's expression under it."""
+        return min(1.0, step / max(1.0, self.config.visual_ramp * self.epochs * self.steps))
 
-    def loss(self, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        faces, labels = batch
-        prediction, labels = distributed.gather(self.head(self.model.visual(faces)), labels)
-        return affect_loss(prediction[None], labels[None], torch.ones(1, len(labels), device=self.device), "batch", self.config.mse)
+    def batch(self, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Faces as the model takes them, their labels, how bad each is."""
+        faces, labels = self._batch(self.faces[rng.integers(0, len(self.faces), self.config.visual_batch)])
+        bad = np.zeros(len(faces), np.float32)
+        if self.config.corrupt > 0:
+            faces, bad = faces_corrupted(faces, self._share(step) * self.config.corrupt, rng)
+        x = distributed.share(self._augment(faces, rng, step)).contiguous(memory_format=torch.channels_last)
+        return x.to(self.device), distributed.share(labels).to(self.device), distributed.share(torch.from_numpy(bad)).to(self.device)
+
+    def loss(self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        faces, labels, bad = batch
+        seen = self.model.visual(faces)
+        prediction, labels = distributed.gather(self.head(seen), labels)
+        loss = affect_loss(prediction[None], labels[None], torch.ones(1, len(labels), device=self.device), "batch", self.config.mse)
+        return loss + self.head.judged(seen, bad)
 
     def validate(self) -> dict[str, float]:
         """CCC of the head alone on single faces of the validation split (for diagnosis; nothing is chosen by it)."""
