@@ -42,7 +42,7 @@ def coloured(count: int, slope: float, rng: np.random.Generator) -> Sound:
 def add(samples: Sound, noise: Sound, level: float, snr_db: float) -> float:
     """Add `noise` (RMS 1) `snr_db` below speech of `level`. Does not clip: see `fitted`."""
     samples += noise * np.float32(level * 10.0 ** (-snr_db / 20.0))
-    return float(np.clip((15.0 - snr_db) / 20.0, 0.0, 1.0))
+    return float(np.clip((12.0 - snr_db) / 20.0, 0.0, 1.0))
 
 
 def babble(samples: Sound, count: int, rng: np.random.Generator) -> Sound:
