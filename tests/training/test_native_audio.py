@@ -2,11 +2,12 @@
 
 import dataclasses
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest_toy import TINY_SETTINGS
+from conftest_toy import QUICK, TINY_SETTINGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from sage_edge.training.data.store import Trial
 from sage_edge.training.data.windows import window_at
 from sage_edge.training.model import AudioEncoder, FusionOutput, tokens_at
 from sage_edge.training.prediction import Predictor
+from sage_edge.training.stages.audio import AudioStage
 
 SECOND = 16_000
 
@@ -148,3 +150,23 @@ def test_the_estimate_of_a_frame_is_of_the_sound_at_its_time(rate: float, is_nat
     # a token is as wide as 25 ms, a window ends before its last token's middle, and on the uniform grid a frame takes the next tick
     assert np.abs(late_s).max() < (0.0 if is_native else 1 / 30) + 0.0335
     assert np.abs(np.median(late_s)) < (0.002 if is_native else 1 / 30)
+
+
+def test_the_sound_stage_learns_from_videos_of_different_rates() -> None:
+    torch.manual_seed(0)
+    model = SAGE(presets.get("tiny", TINY_SETTINGS))
+    rng = np.random.default_rng(0)
+    trials = []
+    for rate in (24000 / 1001, 25.0, 30.0):
+        times = np.arange(200) / rate
+        trial = native(times, rng.normal(0, 3000, round(200 / rate * SECOND)).astype(np.int16), round(rate))
+        labels = np.stack([np.sin(times), np.cos(times)], 1).astype(np.float32)
+        trials.append(dataclasses.replace(trial, labels=labels, labels_valid=np.ones(200, bool)))
+    stage = AudioStage(model, trials, trials, dataclasses.replace(QUICK, audio_batch=6))
+    stage.start(Path())
+    batch = stage.batch(0, rng)
+    assert len({len(window.samples) for window, _ in batch}) > 1
+    stage.loss(batch).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.audio.parameters())
+    with torch.no_grad():
+        assert all(np.isfinite(value) for value in stage.validate().values())

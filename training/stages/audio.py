@@ -70,10 +70,15 @@ class AudioStage(Stage):
 
     def _heard(self, windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A [n, W, d_A], labels, and where both sound and label are there."""
-        samples = torch.from_numpy(np.stack([window.samples for window in windows]))
+        parts: list[tuple[torch.Tensor, torch.Tensor | None]]
+        if any(window.native for window in windows):  # of different lengths
+            parts = [(torch.from_numpy(window.samples)[None], torch.from_numpy(window.tick_sample)) for window in windows]
+        else:
+            parts = [(torch.from_numpy(np.stack([window.samples for window in windows])), None)]
+        heard = torch.cat([self.model.audio(samples.to(self.device), at if at is None else at.to(self.device)) for samples, at in parts])
         labels = torch.from_numpy(np.stack([window.labels for window in windows]))
         valid = torch.from_numpy(np.stack([window.labels_valid & window.audio_mask for window in windows]))
-        return self.model.audio(samples.to(self.device)), labels.to(self.device), valid.to(self.device)
+        return heard, labels.to(self.device), valid.to(self.device)
 
     def validate(self) -> dict[str, float]:
         """CCC of the head alone on stretches of the validation split (for diagnosis; nothing is chosen by it)."""
