@@ -45,12 +45,24 @@ def tick_at_or_after(t_ns: int, rate_hz: int = RATE_HZ) -> int:
     return k
 
 
+def ticks_at_or_after(t_ns: NDArray[np.int64], rate_hz: int = RATE_HZ) -> NDArray[np.int64]:
+    """`tick_at_or_after` of many times, int64 [n]."""
+    k = t_ns * rate_hz // NS_PER_S
+    late: NDArray[np.int64] = k + (_tick_times_ns(k, rate_hz) < t_ns)
+    return late
+
+
+def _tick_times_ns(tick: NDArray[np.int64], rate_hz: int) -> NDArray[np.int64]:
+    times: NDArray[np.int64] = (2 * NS_PER_S * tick + rate_hz) // (2 * rate_hz)
+    return times
+
+
 def frames_of_ticks(frame_t_ns: NDArray[np.int64], n_ticks: int, rate_hz: int = RATE_HZ, max_age_ns: int = MAX_FRAME_AGE_NS) -> NDArray[np.int32]:
     """For each tick the index of the newest frame at or before it, -1 where that is older than `max_age_ns` or missing.
 
     `frame_t_ns` is ascending, int64 [F]; the result is int32 [n_ticks].
     """
-    times = np.array([tick_time_ns(k, rate_hz) for k in range(n_ticks)], dtype=np.int64)
+    times = _tick_times_ns(np.arange(n_ticks, dtype=np.int64), rate_hz)
     newest = np.searchsorted(frame_t_ns, times, side="right") - 1
     age = times - frame_t_ns[np.maximum(newest, 0)] if len(frame_t_ns) else np.zeros(n_ticks, np.int64)
     return np.where((newest >= 0) & (age <= max_age_ns), newest, -1).astype(np.int32)

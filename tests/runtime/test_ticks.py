@@ -28,6 +28,13 @@ def test_tick_at_or_after_inverts_tick_time(tick: int, rate_hz: int) -> None:
     assert ticks.tick_at_or_after(t_ns + 1, rate_hz) == tick + 1
 
 
+@given(st.lists(st.integers(0, 10**14), min_size=1, max_size=20), st.sampled_from([1, 7, 24, 25, 30, 60, 1000]))
+def test_many_times_are_as_each_alone(t_ns: list[int], rate_hz: int) -> None:
+    near = [t + d for t in t_ns for d in (0, 1)] + [ticks.tick_time_ns(t % 10**6, rate_hz) + d for t in t_ns for d in (-1, 0, 1)]
+    expected = [ticks.tick_at_or_after(t, rate_hz) for t in near]
+    assert ticks.ticks_at_or_after(np.array(near, np.int64), rate_hz).tolist() == expected
+
+
 @pytest.mark.parametrize("rate", [Fraction(15), Fraction(24000, 1001), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(60)])
 def test_a_tick_takes_the_newest_frame_that_is_not_in_its_future(rate: Fraction) -> None:
     frames = np.array([int(i * 10**9 / rate) for i in range(200)], np.int64)

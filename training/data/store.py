@@ -87,7 +87,7 @@ class Trial:
         """int64 [F]: the first tick at or after each frame, the one whose estimate the frame takes."""
         if self.native:
             return np.arange(self.n_ticks, dtype=np.int64)
-        return np.array([ticks.tick_at_or_after(int(t), self.rate_hz) for t in self.frame_t_ns], dtype=np.int64)
+        return ticks.ticks_at_or_after(self.frame_t_ns, self.rate_hz)
 
     def first_sample(self, tick: int) -> int:
         """Index of the first audio sample of `tick`, which may lie outside the clip."""
