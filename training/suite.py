@@ -56,6 +56,28 @@ class _Encoded:
             yield ends, Batch.of(windows, self.faces, sound)
 
 
+@dataclass(frozen=True, eq=False)
+class _TrialOutput:
+    """What one model makes of one trial under one cell."""
+
+    frames: NDArray[np.float32]
+    """[F, 2] estimates."""
+    weights: NDArray[np.float32] | None
+    """[.., 2] of visual and audio, on the frames that have both senses in the clean trial; None in a model that has no such weights."""
+    spreads: list[float]
+    """One per window with a valid tick."""
+
+    @classmethod
+    def of(cls, trial: Trial, both: NDArray[np.bool_], outputs: Mapping[int, _Window], length: int) -> _TrialOutput:
+        """`trial` is the clean one, `both` [F] says which of its frames have both senses; `outputs` maps each window's newest tick to its output."""
+        stride, weights = min(STRIDE, length), {end: output.weights for end, output in outputs.items() if output.weights is not None}
+        return cls(
+            protocols.overlap(trial, lambda newest: outputs[newest].estimates, length, stride),
+            protocols.overlap(trial, weights.__getitem__, length, stride)[both] if weights else None,
+            [output.spread for output in outputs.values() if output.spread is not None],
+        )
+
+
 class _Arm:
     """What one model does under one cell, over all trials."""
 
@@ -64,14 +86,11 @@ class _Arm:
         self.weights: list[NDArray[np.float32]] = []
         self.spreads: list[float] = []
 
-    def add(self, trial: Trial, both: NDArray[np.bool_], outputs: Mapping[int, _Window], length: int) -> None:
-        """`trial` is the clean one, `both` [F] says which of its frames have both senses; `outputs` maps each window's newest tick to its output."""
-        stride = min(STRIDE, length)
-        self.frames[trial.name] = protocols.overlap(trial, lambda newest: outputs[newest].estimates, length, stride)
-        if all(output.weights is not None for output in outputs.values()):
-            weights = protocols.overlap(trial, lambda newest: outputs[newest].weights, length, stride)  # type: ignore[arg-type,return-value]
-            self.weights.append(weights[both])
-        self.spreads += [output.spread for output in outputs.values() if output.spread is not None]
+    def add(self, trial: Trial, output: _TrialOutput) -> None:
+        self.frames[trial.name] = output.frames
+        if output.weights is not None:
+            self.weights.append(output.weights)
+        self.spreads += output.spreads
 
     def result(self, trials: Sequence[Trial]) -> dict[str, Any]:
         score = protocols.score(self.frames, trials)
@@ -112,6 +131,19 @@ def _outputs(model: SAGE, batch: Batch) -> list[_Window]:
     return [_Window(*row) for row in zip(output.estimates.numpy(), weights, spreads, strict=True)]
 
 
+def _run_trial(models: Mapping[str, SAGE], trial: Trial, seed: int, cells: Mapping[str, Cell]) -> Iterator[tuple[str, dict[str, _TrialOutput]]]:
+    """(cell, what each of `models`, whose encoders are equal, makes of the trial under it)."""
+    first = next(iter(models.values()))
+    check_fits(first, trial)
+    clean, both = _Encoded(first, trial), _both_senses(trial)
+    for name, cell in cells.items():
+        windows: dict[str, dict[int, _Window]] = {label: {} for label in models}
+        for ends, batch in _Encoded(first, corrupted(trial, cell, seed), clean).batches():
+            for label, model in models.items():
+                windows[label].update(zip(ends, _outputs(model, batch), strict=True))
+        yield name, {label: _TrialOutput.of(trial, both, windows[label], first.preset.window) for label in models}
+
+
 def run_suite(
     models: Mapping[str, SAGE], store: Store, split: str = "val", seed: int = 0, cells: Mapping[str, Cell] = CELLS, progress: bool = False
 ) -> dict[str, dict[str, dict[str, Any]]]:
@@ -129,17 +161,9 @@ def run_suite(
     steps = len(trials) * len(groups) * len(cells)
     with evaluating(models), Progress(f"suite {split}", steps, "cells") if progress else Silent() as bar:
         for trial in trials:
-            both = _both_senses(trial)
             for group in groups:
-                first = models[group[0]]
-                check_fits(first, trial)
-                clean = _Encoded(first, trial)
-                for name, cell in cells.items():
-                    outputs: dict[str, dict[int, _Window]] = {label: {} for label in group}
-                    for ends, batch in _Encoded(first, corrupted(trial, cell, seed), clean).batches():
-                        for label in group:
-                            outputs[label].update(zip(ends, _outputs(models[label], batch), strict=True))
+                for name, outputs in _run_trial({label: models[label] for label in group}, trial, seed, cells):
                     for label in group:
-                        arms[label][name].add(trial, both, outputs[label], first.preset.window)
+                        arms[label][name].add(trial, outputs[label])
                     bar.step(note=f"{trial.name} {name}")
     return {label: {name: arm.result(trials) for name, arm in by_cell.items()} for label, by_cell in arms.items()}

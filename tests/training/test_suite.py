@@ -1,15 +1,19 @@
 """The suite: its cells through the obvious way, work that is shared, weights that are what the model says, and a seed that fixes it all."""
 
+import functools
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from conftest_toy import set_array, write_store
 
 from sage_edge.runtime.errors import DataError
-from sage_edge.training import SAGE, evaluation
+from sage_edge.training import SAGE, evaluation, features
 from sage_edge.training.data import protocols
 from sage_edge.training.data.corruption import CELLS, corrupted
 from sage_edge.training.data.store import Store
+from sage_edge.training.evaluation import gather
 from sage_edge.training.prediction import by_encoders
 from sage_edge.training.suite import run_suite
 
@@ -124,3 +128,20 @@ def test_models_are_left_as_they_were(toy, toy_preset):
     model = make(toy_preset).train()
     run_suite({"m": model}, toy, cells={"clean": CELLS["clean"]})
     assert model.training
+
+
+@pytest.mark.parametrize("work", [functools.partial(run_suite, cells=FEW), gather])
+def test_the_features_of_one_trial_are_gone_when_the_next_begins(toy, toy_preset, monkeypatch, work):
+    encode, alive, trials = features.encode_faces, [], set()
+
+    def watched(model, trial):
+        if trial.name not in trials:
+            assert not any(reference() is not None for reference in alive), f"features are still held when {trial.name} begins"
+        trials.add(trial.name)
+        rows = encode(model, trial)
+        alive.append(weakref.ref(rows))
+        return rows
+
+    monkeypatch.setattr(features, "encode_faces", watched)
+    work({"m": make(toy_preset)}, toy, split="train")
+    assert len(trials) == 3
