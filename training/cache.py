@@ -17,7 +17,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ def amount(size: float) -> str:
 
 
 class FeatureCache:
-    """Features of windows `ends` of `trials` in `views` views, under `folder`. `fill` computes what is not there, `batch` reads."""
+    """Features of windows `ends` of `trials` in `views` views, under `folder`. `fill` computes those that are not there, `batch` reads."""
 
     def __init__(
         self,
@@ -131,6 +131,7 @@ class FeatureCache:
             self._row.append(len(self._of_trial[trial]))
             self._of_trial[trial].append(i)
         self._corpus = corpus
+        self._missing: list[tuple[int, int]] = []
         self._open = functools.lru_cache(OPEN)(self._load)
 
     def key(self) -> dict[str, Any]:
@@ -147,32 +148,23 @@ class FeatureCache:
             "windows": hashlib.sha256(json.dumps(chosen).encode()).hexdigest(),
         }
 
-    def fill(self, label: str) -> None:
-        """Compute and write what is missing, the processes of a run together; the model is put into eval mode.
-
-        Raises DataError when the disk has less free than that needs, or is full all the same.
-        """
+    def missing(self) -> int:
+        """Bytes that are still to be computed; what lies in the folder is of this key afterwards. For `fill`."""
         self._model.eval()
         if distributed.main():
             self._claim()
         distributed.barrier()
         missing = [(view, i) for view in range(self.views) for i in range(len(self._trials)) if not self._whole(view, i)]
-        # long ones first and in turns, so that the processes end at about the same time
-        missing.sort(key=lambda item: (-self._size(item[1]), item))
-        need = sum(self._size(i) for _, i in missing)
-        if need and distributed.main():
-            print(f"features of {label}: {amount(need)} into {self.folder}", file=sys.stderr, flush=True)
-            free = shutil.disk_usage(self.folder).free
-            if need > free:
-                raise DataError(
-                    f"features of {label} need {amount(need)} in {self.folder}, {amount(free)} are free; "
-                    "free some, choose another --out, or fewer views or a larger fusion_stride"
-                )
         # nobody looks for what is missing after somebody has begun to write
         distributed.barrier()
-        mine = missing[distributed.rank() :: distributed.size()]
+        # long ones first and in turns, so that the processes end at about the same time
+        self._missing = sorted(missing, key=lambda item: (-self._size(item[1]), item))
+        return sum(self._size(i) for _, i in missing)
+
+    def _fill(self, label: str) -> None:
+        mine = self._missing[distributed.rank() :: distributed.size()]
+        ticks = sum(len(self._trials[i].faces) + len(self._of_trial[i]) * self._model.preset.window for _, i in mine)
         if mine:
-            ticks = sum(len(self._trials[i].faces) + len(self._of_trial[i]) * self._model.preset.window for _, i in mine)
             with Progress(f"features of {label}", ticks, "ticks", shown=distributed.main()) as bar:
                 for view, i in mine:
                     self._write(view, i, bar)
@@ -288,3 +280,21 @@ class FeatureCache:
             audio[k] = self._open(a, trial, "audio")[row]
         columns = (ticks_v["face"] >= 0, ticks_a["audio"], ticks_v["labels"], ticks_v["valid"], ticks_v["visual_bad"], ticks_a["audio_bad"])
         return Batch(torch.from_numpy(visual), torch.from_numpy(audio), *[torch.from_numpy(column.astype(np.float32)) for column in columns])
+
+
+def fill(caches: Mapping[str, FeatureCache], folder: Path) -> None:
+    """Compute and write what is missing in {label: cache}, all under `folder`, the processes of a run together; models are put into eval mode.
+
+    Raises DataError when the disk has less free than all of that needs, before any work, or is full all the same.
+    """
+    need = sum(cache.missing() for cache in caches.values())
+    if need and distributed.main():
+        print(f"features: {amount(need)} into {folder}", file=sys.stderr, flush=True)
+        free = shutil.disk_usage(folder).free
+        if need > free:
+            raise DataError(
+                f"features need {amount(need)} in {folder}, {amount(free)} are free; "
+                "free some, choose another --out, fewer views or a larger fusion_stride"
+            )
+    for label, cache in caches.items():
+        cache._fill(label)

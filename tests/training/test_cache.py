@@ -14,7 +14,7 @@ import torch
 
 from sage_edge.runtime.errors import DataError
 from sage_edge.training import SAGE, features, inputs
-from sage_edge.training.cache import FeatureCache, amount, cut
+from sage_edge.training.cache import FeatureCache, amount, cut, fill
 from sage_edge.training.data.corruption import training_view
 from sage_edge.training.data.store import Trial
 from sage_edge.training.data.windows import window_at
@@ -44,9 +44,14 @@ def cache(folder: Path, model: SAGE, trials: list, ends: list = ENDS, **changes)
     return FeatureCache(folder, model, trials, ends, **{"corpus": "c", "views": 2, "seed": 3, "corrupt": 0.7, **changes})
 
 
+def filled(*args, **changes) -> FeatureCache:
+    made = cache(*args, **changes)
+    fill({"train": made}, made.folder)
+    return made
+
+
 def test_what_is_read_is_what_the_encoders_say(tmp_path, model, trials):
-    made = cache(tmp_path / "f", model, trials)
-    made.fill("train")
+    made = filled(tmp_path / "f", model, trials)
     for view in (0, 1):
         batch = made.batch(range(len(ENDS)), [view] * len(ENDS), [view] * len(ENDS))
         for k, (i, newest, masked) in enumerate(ENDS):
@@ -65,9 +70,7 @@ def test_what_is_read_is_what_the_encoders_say(tmp_path, model, trials):
 
 
 def test_the_first_view_is_clean_and_the_others_are_not_and_stay_the_same(tmp_path, model, trials):
-    made, again = (cache(tmp_path / name, model, trials, views=3) for name in "ab")
-    for each in (made, again):
-        each.fill("train")
+    made, again = (filled(tmp_path / name, model, trials, views=3) for name in "ab")
     picked, batches = range(len(ENDS)), []
     for view in range(3):
         batch, other = (each.batch(picked, [view] * len(ENDS), [view] * len(ENDS)) for each in (made, again))
@@ -105,23 +108,21 @@ def count_trials(monkeypatch, die_after: int | None = None) -> list[str]:
 
 
 def test_after_a_kill_the_rest_is_computed_and_nothing_twice(tmp_path, model, trials, monkeypatch):
-    whole = cache(tmp_path / "whole", model, trials)
-    whole.fill("train")
+    filled(tmp_path / "whole", model, trials)
     with monkeypatch.context() as patch:
         first = count_trials(patch, die_after=4)
         with pytest.raises(Killed):
-            cache(tmp_path / "f", model, trials).fill("train")
+            filled(tmp_path / "f", model, trials)
     half = tmp_path / "f" / "view1" / ".t0.killed"
     half.mkdir(parents=True)
     (half / "visual.npy").write_bytes(b"half")
     with monkeypatch.context() as patch:
         rest = count_trials(patch)
-        made = cache(tmp_path / "f", model, trials)
-        made.fill("train")
+        filled(tmp_path / "f", model, trials)
         assert len(first) == 5
         assert sorted(first[:4] + rest) == sorted(f"{view}/{trial.name}" for view in range(2) for trial in trials)
         rest.clear()
-        cache(tmp_path / "f", model, trials).fill("train")
+        filled(tmp_path / "f", model, trials)
         assert rest == []
     assert not half.exists()
     for name in sorted(file.relative_to(tmp_path / "whole") for file in (tmp_path / "whole").rglob("*.npy")):
@@ -129,17 +130,17 @@ def test_after_a_kill_the_rest_is_computed_and_nothing_twice(tmp_path, model, tr
 
 
 def test_a_damaged_file_is_computed_again(tmp_path, model, trials, monkeypatch):
-    cache(tmp_path / "f", model, trials).fill("train")
+    filled(tmp_path / "f", model, trials)
     os.truncate(tmp_path / "f" / "view0" / "t1" / "visual.npy", 200)
     (tmp_path / "f" / "view1" / "t2" / "ticks.npy").unlink()
     written = count_trials(monkeypatch)
-    cache(tmp_path / "f", model, trials).fill("train")
+    filled(tmp_path / "f", model, trials)
     assert sorted(written) == ["0/t1", "1/t2"]
 
 
 @pytest.mark.parametrize("change", ["weights", "statistics", "corpus", "seed", "corrupt", "windows", "damaged key"])
 def test_features_of_something_else_are_never_used(tmp_path, model, trials, monkeypatch, capsys, change):
-    cache(tmp_path / "f", model, trials).fill("train")
+    filled(tmp_path / "f", model, trials)
     ends, settings = ENDS, {}
     if change == "weights":
         with torch.no_grad():
@@ -154,24 +155,23 @@ def test_features_of_something_else_are_never_used(tmp_path, model, trials, monk
         settings = {"corpus": {"corpus": "other"}, "seed": {"seed": 4}, "corrupt": {"corrupt": 0.6}}[change]
     capsys.readouterr()
     written = count_trials(monkeypatch)
-    cache(tmp_path / "f", model, trials, ends, **settings).fill("train")
+    filled(tmp_path / "f", model, trials, ends, **settings)
     assert len(written) == 2 * len(trials)
     said = capsys.readouterr().err.splitlines()
     assert sum("of other weights, data or settings; computing them again" in line for line in said) == (change != "damaged key")
 
 
 def test_more_views_are_added_to_those_that_are_there(tmp_path, model, trials, monkeypatch):
-    cache(tmp_path / "f", model, trials, views=1).fill("train")
+    filled(tmp_path / "f", model, trials, views=1)
     written = count_trials(monkeypatch)
-    cache(tmp_path / "f", model, trials, views=3).fill("train")
+    filled(tmp_path / "f", model, trials, views=3)
     assert {name[0] for name in written} == {"1", "2"}
 
 
 def test_the_disk_it_takes_is_said_and_is_what_it_takes(tmp_path, model, trials, capsys):
-    made = cache(tmp_path / "f", model, trials)
-    made.fill("val")
+    filled(tmp_path / "f", model, trials)
     size = sum(np.load(file).nbytes for file in (tmp_path / "f").rglob("*.npy"))
-    assert f"features of val: {amount(size)} into {tmp_path / 'f'}" in capsys.readouterr().err
+    assert f"features: {amount(size)} into {tmp_path / 'f'}" in capsys.readouterr().err
     assert amount(27.4e9) == "27 GB"
     assert amount(3.14e6) == "3.1 MB"
 
@@ -180,8 +180,9 @@ def test_a_disk_with_too_little_room_is_refused_before_any_work(tmp_path, model,
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=500_000))
     written = count_trials(monkeypatch)
-    with pytest.raises(DataError, match=r"need .* kB in .*, 500\.0 kB are free; free some") as caught:
-        cache(tmp_path / "f", model, trials).fill("train")
+    made = {label: cache(tmp_path / label, model, trials, views=1) for label in ("train", "val")}
+    with pytest.raises(DataError, match=r"need 959\.5 kB in .*, 500\.0 kB are free; free some") as caught:
+        fill(made, tmp_path)
     assert "\n" not in str(caught.value)
     assert written == []
 
@@ -196,7 +197,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_whole_trials_only(tmp_path,
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(DataError, match=r"is full .*; free some and repeat with --resume") as caught:
-        made.fill("train")
+        fill({"train": made}, made.folder)
     assert "\n" not in str(caught.value)
     left = [(view, i) for view in range(2) for i in range(len(trials)) if place(made, view, i).exists()]
     assert all(made._whole(*item) for item in left)
@@ -204,7 +205,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_whole_trials_only(tmp_path,
 
 
 def test_key_says_nothing_of_the_place(tmp_path, model, trials):
-    cache(tmp_path / "f", model, trials).fill("train")
+    filled(tmp_path / "f", model, trials)
     assert str(tmp_path) not in json.dumps(json.loads((tmp_path / "f" / "key.json").read_text()))
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sage_edge.training import distributed, features
-from sage_edge.training.cache import Batch, End, FeatureCache
+from sage_edge.training.cache import Batch, End, FeatureCache, fill
 from sage_edge.training.config import TrainConfig
 from sage_edge.training.data import protocols
 from sage_edge.training.data.store import Trial
@@ -114,8 +114,7 @@ class FusionStage(Stage):
         place, corpus = folder / FEATURES, self.corpus
         self.cache = FeatureCache(place / "train", self.model, self.train, ends, corpus=corpus, views=c.views, seed=c.seed, corrupt=c.corrupt)
         self.val_cache = FeatureCache(place / "val", self.model, self.val, val, corpus=corpus)
-        for cache, label in ((self.cache, "train"), (self.val_cache, "val")):
-            cache.fill(label)
+        fill({"train": self.cache, "val": self.val_cache}, place)
 
     def _draw(self, rng: np.random.Generator) -> Draw:
         c = self.config
