@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -178,12 +179,12 @@ def test_windows_without_any_face_or_crop_can_be_trained_on(toy):
 
 def test_the_loss_falls_on_the_toy_problem(toy, tmp_path):
     config = replace(
-        JOINT, {"joint_release": 0, "joint_epochs": 8, "joint_windows": 32, "joint_batch": 4, "joint_lr": 4e-3, "joint_encoder_lr": 4e-3}
+        JOINT, {"joint_release": 0, "joint_epochs": 5, "joint_windows": 32, "joint_batch": 4, "joint_lr": 4e-3, "joint_encoder_lr": 4e-3}
     )
     meta = train(toy, preset(resnet_width=8), tmp_path / "ckpt", replace(config, {"drop_window": 0.0, "drop_stretch": 0.0}))
-    records = [eval(line, {"NaN": float("nan")}) for line in (tmp_path / "ckpt" / "metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in (tmp_path / "ckpt" / "metrics.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records]
-    assert np.mean(losses[-2:]) < np.mean(losses[:2]) - 0.1
+    assert np.mean(losses[-2:]) < losses[0] - 0.2
     assert meta["metrics"]["val_mean"] == max(record["val_mean"] for record in records)
     assert meta["metrics"]["val_mean"] > 0.2
 
