@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -24,6 +26,7 @@ from sage_edge.training.data import prepare as prepare_module
 from sage_edge.training.data.partial import Partial
 from sage_edge.training.data.store import Store, prepare
 from sage_edge.training.data.synthetic import synthesise
+from sage_edge.training.data.synthetic_video import write_mp4
 
 KILLS = 20
 
@@ -211,36 +214,99 @@ def test_a_failure_keeps_what_was_finished(corpus: Path, tmp_path: Path, monkeyp
     assert prepare(root, tmp_path / "s", workers=1, resume=True, progress=False).cost.resumed == 1
 
 
+def killed_at(moment: int, corpus: Path, out: Path) -> bool:
+    """Prepare in a child process, resuming where it can; SIGKILL before its `moment`-th change of the file system. Whether it came to that."""
+    child = os.fork()
+    if child:
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert ended in (0, -signal.SIGKILL)
+        return ended != 0
+    changes = 0
+
+    def count(event: str, args: tuple[object, ...]) -> None:
+        nonlocal changes
+        writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
+        if writes or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir"):
+            changes += 1
+            if changes == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    code = 1
+    try:
+        sys.addaudithook(count)
+        resume = (Partial(out).folder / "settings.json").is_file() or out.exists()
+        prepare(corpus, out, workers=1, resume=resume, progress=False)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def test_killed_at_every_change_of_the_file_system_it_ends_with_the_same_store(tmp_path: Path) -> None:
+    corpus, whole = tmp_path / "c", tmp_path / "whole"
+    for name in ("v_left", "v_right", "w"):
+        labels = corpus / f"VA_Estimation_Challenge/Train_Set/{name}.txt"
+        labels.parent.mkdir(parents=True, exist_ok=True)
+        labels.write_text("valence,arousal\n" + "0.1,0.2\n" * 5)
+        (corpus / "cropped_aligned" / name).mkdir(parents=True)
+        for k in (1, 2, 4):
+            cv2.imwrite(str(corpus / f"cropped_aligned/{name}/{k:05d}.jpg"), np.full((112, 112, 3), 40 * k, np.uint8))
+    (corpus / "batch1").mkdir()
+    for name in "vw":
+        write_mp4(corpus / f"batch1/{name}.mp4", ((k * 3000, np.zeros((48, 64, 3), np.uint8)) for k in range(5)), (64, 48), Fraction(30), None)
+    assert not killed_at(0, corpus, whole)
+    moment, out = 1, tmp_path / "s"
+    while killed_at(moment, corpus, out):
+        if not out.exists() or Partial(out).folder.exists():
+            assert not killed_at(0, corpus, out), f"not to be resumed after change {moment}"
+        assert content(out) == content(whole), f"another store after change {moment}"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "s", "whole"], f"litter after change {moment}"
+        shutil.rmtree(out)
+        moment += 1
+    assert moment > 40
+
+
 COMMAND = "import sys; from sage_edge.cli.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+def start(corpus: Path, out: Path) -> subprocess.Popen[str]:
+    """The command, from the moment on at which it begins to write; with --resume where there is something to resume."""
+    partial = Partial(out)
+    resume = ["--resume"] if (partial.folder / "settings.json").is_file() or out.exists() else []
+    command = [sys.executable, "-c", COMMAND, "prepare", str(corpus), str(out), "--workers", "2", *resume]
+    before = partial.folder.exists()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not before and process.poll() is None and not partial.folder.exists():
+        time.sleep(0.005)
+    return process
 
 
 @pytest.mark.slow
 def test_killed_twenty_times_it_ends_with_the_same_store(tmp_path: Path) -> None:
     """SIGKILL to the process alone, as the kernel does it when memory runs out; its workers must not go on and meddle with the next run."""
     corpus = synthesise(tmp_path / "c", seed=3, train=14, val=6, seconds=2, workers=2, progress=False)
-    undisturbed = prepare(corpus, tmp_path / "whole", workers=2, progress=False)
+    undisturbed = start(corpus, tmp_path / "whole")
+    begin_s = time.monotonic()
+    assert undisturbed.wait(300) == 0
+    all_s = time.monotonic() - begin_s
+    whole = content(tmp_path / "whole")
     out, partial = tmp_path / "s", Partial(tmp_path / "s")
-    chance = random.Random(1)
-    kills = 0
+    chance, kills, partly = random.Random(1), 0, 0
     while kills < KILLS or partial.folder.exists():
-        resume = ["--resume"] if (partial.folder / "settings.json").is_file() or out.exists() else []
-        command = [sys.executable, "-c", COMMAND, "prepare", str(corpus), str(out), "--workers", "2", *resume]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = start(corpus, out)
         if kills < KILLS:
-            deadline = time.monotonic() + 120
-            # from the moment on at which it begins to write
-            while process.poll() is None and not (partial.folder / "lock").exists() and time.monotonic() < deadline:
-                time.sleep(0.005)
-            time.sleep(chance.uniform(0, 1.5))
+            time.sleep(chance.uniform(0, all_s))
             process.kill()
             kills += 1
         _, said = process.communicate(timeout=300)
         assert process.returncode in (0, -signal.SIGKILL), said
         assert "Traceback" not in said
+        partly += partial.holds_work()
         if out.exists() and not partial.folder.exists():
-            assert Store.open(out).digest == undisturbed.digest
-            assert content(out) == content(tmp_path / "whole")
+            assert content(out) == whole
             assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "s", "whole"]
             if kills < KILLS:
                 shutil.rmtree(out)
-    assert out.exists()
+    assert Store.open(out).digest == Store.open(tmp_path / "whole").digest
+    assert partly > 0, "some kills found work half done"
