@@ -19,7 +19,7 @@ from .presets import Preset
 PUBLISHED = ("base", "paper", "large")
 """Presets whose encoders begin with published weights."""
 
-_CHOICES = {"reduction": ("batch", "sequence"), "precision": ("float32", "bf16"), "fold_by": ("source", "subject")}
+_CHOICES = {"reduction": ("batch", "sequence", "both"), "precision": ("float32", "bf16"), "fold_by": ("source", "subject")}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TrainConfig:
     clip: float = 1.0
     """Largest norm of a gradient."""
     reduction: str = "batch"
-    """CCC over the whole "batch", or of each "sequence"."""
+    """CCC over the whole "batch", of each "sequence", or "both", half and half."""
     mse: float = 0.1
     """Share of the squared error beside 1 - CCC."""
 

@@ -27,16 +27,18 @@ def masked_ccc(prediction: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
 def affect_loss(prediction: Tensor, truth: Tensor, valid: Tensor, reduction: str = "batch", mse: float = 0.0) -> Tensor:
     """Loss of [n, W, 2] estimates against [n, W, 2] labels where `valid` [n, W] is on; a scalar, finite for any input.
 
-    `reduction`: "batch" pools all sequences first (as the metric does), "sequence" takes each alone. `mse` adds that much of the mean
-    squared error. Sequences with no valid tick take no part; with none at all the loss is 0.
+    `reduction`: "batch" pools all sequences first (as the metric does), "sequence" takes each alone, "both" is the mean of these two losses.
+    `mse` adds that much of the mean squared error. Sequences with no valid tick take no part; with none at all the loss is 0.
     """
     if prediction.dtype == torch.bfloat16:  # from autocast
         prediction = prediction.float()
+    if reduction == "both":
+        return 0.5 * sum((affect_loss(prediction, truth, valid, one, mse) for one in ("batch", "sequence")), prediction.new_zeros(()))
     valid = valid.to(prediction.dtype)
     if reduction == "batch":
         prediction, truth, valid = prediction.reshape(1, -1, 2), truth.reshape(1, -1, 2), valid.reshape(1, -1)
     elif reduction != "sequence":
-        raise ValueError(f"reduction is 'batch' or 'sequence', not {reduction!r}")
+        raise ValueError(f"reduction is 'batch', 'sequence' or 'both', not {reduction!r}")
     count = valid.sum(1)
     error = ((prediction - truth).square().mean(2) * valid).sum(1) / count.clamp(min=1.0)
     ccc = 1.0 - masked_ccc(prediction, truth, valid).mean(1)

@@ -96,9 +96,9 @@ class Fusion(nn.Module):
         self.dropout = nn.Dropout(p.fusion_dropout)
 
     def forward(self, visual: Tensor, audio: Tensor, visual_mask: Tensor, audio_mask: Tensor) -> FusionOutput:
-        v = self.tcn_visual(visual * visual_mask[..., None])
-        a = self.tcn_audio(audio * audio_mask[..., None])
-        z, temporal, modality = self.core(v, a, visual_mask, audio_mask)
+        visual, audio = visual * visual_mask[..., None], audio * audio_mask[..., None]
+        v, a = self.tcn_visual(visual), self.tcn_audio(audio)
+        z, temporal, modality = self.core(v, a, visual_mask, audio_mask, visual, audio)
         return FusionOutput(torch.tanh(self.out(self.dropout(F.gelu(self.hidden(z))))), temporal, modality)
 
 

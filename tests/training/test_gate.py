@@ -9,7 +9,7 @@ from sage_edge.training import presets
 from sage_edge.training.fusion.gate import gate_loss
 from sage_edge.training.fusion.sage import FLOOR, SageFusion
 
-DIM, W = 8, 12
+DIM, SEEN, HEARD, W = 8, 32, 128, 12
 
 
 def weights(visual: float, n: int = 2) -> torch.Tensor:
@@ -18,7 +18,9 @@ def weights(visual: float, n: int = 2) -> torch.Tensor:
 
 def core(**changes: object) -> SageFusion:
     torch.manual_seed(0)
-    p = presets.get("tiny", {"window": W, "fusion_dim": 16, "fusion_ff": 16, "fusion_layers": 1, **changes})
+    p = presets.get("tiny", {"window": W, "fusion_dim": 16, "fusion_ff": 16, "fusion_layers": 1, "resnet_width": 1, **changes})
+    assert p.visual_dim == SEEN
+    assert p.audio_dim == HEARD
     return SageFusion(p, DIM, DIM).eval()
 
 
@@ -56,11 +58,12 @@ def test_gradient_descent_on_it_finds_the_spoiled_sense():
     optimizer = torch.optim.Adam(fusion.modality.parameters(), lr=0.02)
     on = torch.ones(16, W)
     for _ in range(80):
-        visual, audio, bad = torch.randn(16, W, DIM, generator=generator), torch.randn(16, W, DIM, generator=generator), torch.zeros(2, 16, W)
+        x, bad = torch.zeros(16, W, DIM), torch.zeros(2, 16, W)
+        visual, audio = torch.randn(16, W, SEEN, generator=generator), torch.randn(16, W, HEARD, generator=generator)
         bad[0, :6], bad[1, 6:11] = 1, 1
         visual[:6, :, 0] += 4.0
         audio[6:11, :, 0] += 4.0
-        found = fusion(visual, audio, on, on).modality
+        found = fusion(x, x, on, on, visual, audio).modality
         optimizer.zero_grad()
         gate_loss(found, *bad, on, on).backward()
         optimizer.step()
@@ -80,9 +83,9 @@ def test_a_sense_without_weight_is_turned_down_and_not_off(sense):
     for gate in fusion.modality.values():
         gate[2].weight.zero_()
         gate[2].bias.zero_()
-    fusion(*inputs, on, on)
+    fusion(*inputs, on, on, torch.randn(1, W, SEEN), torch.randn(1, W, HEARD))
     fusion.modality[("visual", "audio")[sense]][2].bias.fill_(-30.0)
-    fusion(*inputs, on, on)
+    fusion(*inputs, on, on, torch.randn(1, W, SEEN), torch.randn(1, W, HEARD))
     equal, without = (torch.split(x, [DIM, DIM, 1], dim=2) for x in seen)
     for k in (0, 1):
         torch.testing.assert_close(equal[k], inputs[k])
@@ -96,7 +99,7 @@ def test_modality_only_weighs_no_moment():
     on = torch.ones(2, W)
     off = on.clone()
     off[:, 3:6] = 0
-    output = fusion(torch.randn(2, W, DIM), torch.randn(2, W, DIM), off, off)
+    output = fusion(*torch.randn(2, 2, W, DIM), off, off, torch.randn(2, W, SEEN), torch.randn(2, W, HEARD))
     assert torch.equal(output.temporal, off)
     torch.testing.assert_close(output.modality.sum(2), on)
     assert not any(name.startswith("temporal") for name, _ in fusion.named_parameters())

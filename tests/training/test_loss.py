@@ -45,7 +45,7 @@ def test_what_is_not_valid_does_not_matter():
     torch.testing.assert_close(affect_loss(guess, truth, valid, "sequence", mse=0.5), expected)
 
 
-@pytest.mark.parametrize("reduction", ["batch", "sequence"])
+@pytest.mark.parametrize("reduction", ["batch", "sequence", "both"])
 def test_constant_labels_give_a_finite_loss_and_gradient(reduction):
     for guess in (torch.full((2, 30, 2), 0.3), torch.rand(2, 30, 2)):
         guess = guess.clone().requires_grad_()
@@ -88,6 +88,11 @@ def test_loss_and_gradient_are_finite_and_bounded(seed, n, ticks, scale):
         # the squared error of values in -1..1, the fallback, goes up to 4
         assert -1e-5 <= loss.item() <= 4.0
         assert torch.isfinite(guess.grad).all()
+
+
+def test_both_reductions_count_half():
+    pooled, alone, both = (affect_loss(*batch(), reduction=reduction, mse=0.1) for reduction in ("batch", "sequence", "both"))
+    torch.testing.assert_close(both, 0.5 * (pooled + alone))
 
 
 def test_an_unknown_reduction_is_refused():

@@ -1,4 +1,7 @@
-"""Fusions: modules that turn (V' [n, W, d_v], A' [n, W, d_a], visual_mask, audio_mask [n, W]) into a `Fused`."""
+"""Fusions: modules that turn (V' [n, W, d_v], A' [n, W, d_a], visual_mask, audio_mask [n, W], V, A) into a `Fused`.
+
+V' and A' are what the TCNs make of V and A, the encoders' own masked features, which a fusion may judge each sense by.
+"""
 
 from __future__ import annotations
 

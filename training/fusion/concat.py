@@ -16,7 +16,7 @@ class ConcatFusion(nn.Module):
         super().__init__()
         self.refine = Refinement(p, visual_dim + audio_dim)
 
-    def forward(self, visual: Tensor, audio: Tensor, visual_mask: Tensor, audio_mask: Tensor) -> Fused:
+    def forward(self, visual: Tensor, audio: Tensor, visual_mask: Tensor, audio_mask: Tensor, seen: Tensor, heard: Tensor) -> Fused:
         valid = torch.maximum(visual_mask, audio_mask)
         joint = torch.cat((visual, audio), dim=2) * valid[..., None]
         return Fused(self.refine(joint, valid), valid, None)
