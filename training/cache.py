@@ -5,7 +5,8 @@
     FOLDER/view0/TRIAL/audio.npy       float32 [m, W, d_A]  A of the chosen windows
     FOLDER/view0/TRIAL/ticks.npy       TICK [m, W]          what else a window holds
 
-A is that of each window by itself, as at run time: sound features of overlapping windows differ. A trial's folder appears when it is whole, so a run
+A is that of each window by itself, as at run time: sound features of overlapping windows differ. Where nothing is corrupted, views differ in faces
+only, and the sound is that of the first. A trial's folder appears when it is whole, so a run
 that was killed goes on with the next one. Files are memory-mapped; of a split's features only those of the windows at hand are ever in memory.
 """
 
@@ -158,8 +159,8 @@ class FeatureCache:
         # nobody looks for what is missing after somebody has begun to write
         distributed.barrier()
         # long ones first and in turns, so that the processes end at about the same time
-        self._missing = sorted(missing, key=lambda item: (-self._size(item[1]), item))
-        return sum(self._size(i) for _, i in missing)
+        self._missing = sorted(missing, key=lambda item: (-self._size(*item), item))
+        return sum(self._size(*item) for item in missing)
 
     def _fill(self, label: str) -> None:
         mine = self._missing[distributed.rank() :: distributed.size()]
@@ -192,19 +193,23 @@ class FeatureCache:
     def _place(self, view: int, i: int) -> Path:
         return self.folder / f"view{view}" / self._trials[i].name
 
-    def _shapes(self, i: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    def _sounds(self, view: int) -> bool:
+        """Whether the sound of a view is its own."""
+        return view == 0 or self._corrupt > 0
+
+    def _shapes(self, view: int, i: int) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
         p, windows, float32 = self._model.preset, len(self._of_trial[i]), np.dtype("<f4")
         return {
             "visual": (float32, (len(self._trials[i].faces), p.visual_dim)),
-            "audio": (float32, (windows, p.window, p.audio_dim)),
+            "audio": (float32, (windows if self._sounds(view) else 0, p.window, p.audio_dim)),
             "ticks": (TICK, (windows, p.window)),
         }
 
-    def _size(self, i: int) -> int:
-        return sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in self._shapes(i).values())
+    def _size(self, view: int, i: int) -> int:
+        return sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in self._shapes(view, i).values())
 
     def _load(self, view: int, i: int, name: str) -> NDArray[Any]:
-        dtype, shape = self._shapes(i)[name]
+        dtype, shape = self._shapes(view, i)[name]
         # NumPy cannot map an array without elements
         array: NDArray[Any] = np.load(self._place(view, i) / f"{name}.npy", mmap_mode="r" if np.prod(shape) else None)
         if (array.dtype, array.shape) != (dtype, shape):
@@ -214,7 +219,7 @@ class FeatureCache:
     def _whole(self, view: int, i: int) -> bool:
         """Whether the three files are there and as long as they should be; what is left of others is removed."""
         try:
-            for name in self._shapes(i):
+            for name in self._shapes(view, i):
                 self._load(view, i, name)
         except (OSError, ValueError):
             shutil.rmtree(self._place(view, i), ignore_errors=True)
@@ -222,19 +227,18 @@ class FeatureCache:
         return True
 
     def _write(self, view: int, i: int, bar: Progress) -> None:
-        trial = self._trials[i]
-        seen = training_view(trial, self._model.preset.input_size, self._seed, view, self._corrupt)
+        seen = training_view(self._trials[i], self._model.preset.input_size, self._seed, view, self._corrupt)
         try:
             with atomic_folder(self._place(view, i)) as work:
-                arrays = {name: (work / f"{name}.npy").open("wb") for name in self._shapes(i)}
+                arrays = {name: (work / f"{name}.npy").open("wb") for name in self._shapes(view, i)}
                 try:
-                    for name, (dtype, shape) in self._shapes(i).items():
+                    for name, (dtype, shape) in self._shapes(view, i).items():
                         descr = np.lib.format.dtype_to_descr(dtype)
                         np.lib.format.write_array_header_2_0(arrays[name], {"descr": descr, "fortran_order": False, "shape": shape})
                     for rows in features.face_batches(self._model, seen.trial.faces, seen.top, seen.left, seen.flip):
                         arrays["visual"].write(np.ascontiguousarray(rows.numpy()).data)
                         bar.step(len(rows))
-                    for audio, ticks in self._windows(seen, self._of_trial[i], trial):
+                    for audio, ticks in self._windows(view, seen, self._of_trial[i]):
                         arrays["audio"].write(np.ascontiguousarray(audio.numpy()).data)
                         arrays["ticks"].write(ticks.tobytes())
                         bar.step(ticks.size)
@@ -244,11 +248,12 @@ class FeatureCache:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise DataError(f"the disk of {self.folder} is full ({amount(self._size(i))} were to come); free some and repeat with --resume") from None
-        assert self._whole(view, i)
+            raise DataError(
+                f"the disk of {self.folder} is full ({amount(self._size(view, i))} were to come); free some and repeat with --resume"
+            ) from None
 
-    def _windows(self, seen: View, numbers: Sequence[int], trial: Trial) -> Iterator[tuple[Tensor, NDArray[Any]]]:
-        """A and ticks of the windows of one view, some at a time."""
+    def _windows(self, view: int, seen: View, numbers: Sequence[int]) -> Iterator[tuple[Tensor, NDArray[Any]]]:
+        """A (of no window where the view has no sound of its own) and ticks of the windows of one trial, some at a time."""
         length = self._model.preset.window
         at_once = features.WINDOWS_AT_ONCE.get(features.device_of(self._model).type, 8)
         for some in features.batches(numbers, at_once):
@@ -258,15 +263,16 @@ class FeatureCache:
                 row["face"], row["audio"] = window.tick_face, window.audio_mask
                 row["valid"], row["labels"] = window.labels_valid, window.labels
                 first = self.ends[n][1] - length + 1
-                low, high = max(first, 0), min(first + length, trial.n_ticks)
+                low, high = max(first, 0), min(first + length, seen.trial.n_ticks)
                 row["visual_bad"][low - first : high - first] = seen.visual_bad[low:high]
                 row["audio_bad"][low - first : high - first] = seen.audio_bad[low:high]
-            yield features.encode_windows(self._model, windows), ticks
+            yield features.encode_windows(self._model, windows) if self._sounds(view) else torch.zeros(0), ticks
 
     def batch(self, picked: Iterable[int], visual_view: Iterable[int] | None = None, audio_view: Iterable[int] | None = None) -> Batch:
         """The windows numbered `picked` (places in `ends`), V and A of each from the views given (0)."""
         picked = [int(n) for n in picked]
         of_v, of_a = (([0] * len(picked)) if views is None else [int(view) for view in views] for views in (visual_view, audio_view))
+        of_a = [view if self._sounds(view) else 0 for view in of_a]
         p = self._model.preset
         visual = np.zeros((len(picked), p.window, p.visual_dim), np.float32)
         audio = np.empty((len(picked), p.window, p.audio_dim), np.float32)

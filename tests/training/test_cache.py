@@ -168,6 +168,17 @@ def test_more_views_are_added_to_those_that_are_there(tmp_path, model, trials, m
     assert {name[0] for name in written} == {"1", "2"}
 
 
+def test_views_without_corruption_share_their_sound(tmp_path, model, trials, monkeypatch):
+    encoded, encode = [], features.encode_windows
+    monkeypatch.setattr(features, "encode_windows", lambda *args: encoded.append(len(args[1])) or encode(*args))
+    made, n = filled(tmp_path / "f", model, trials, corrupt=0.0), len(ENDS)
+    assert sum(encoded) == n
+    clean, other = (made.batch(range(n), [view] * n, [view] * n) for view in (0, 1))
+    assert torch.equal(clean.audio, other.audio)
+    assert torch.equal(clean.audio_mask, other.audio_mask)
+    assert not torch.equal(clean.visual, other.visual)
+
+
 def test_the_disk_it_takes_is_said_and_is_what_it_takes(tmp_path, model, trials, capsys):
     filled(tmp_path / "f", model, trials)
     size = sum(np.load(file).nbytes for file in (tmp_path / "f").rglob("*.npy"))
