@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from . import affwild2, media
 from .partial import Partial, Record
 from .store import ARRAYS, FACE_SIZE, SCHEMA, Store, array_path, index_digest
 from .store_writer import RowFile, file_record
-from .summary import Cost, Summary, summarise
+from .summary import FACE_BYTES, Cost, Summary, summarise
 from .workers import default_workers, run_jobs
 
 MOST_WORKERS = 16
@@ -103,6 +104,7 @@ def prepare_store(source: Path, out: Path, *, rate: int | str, workers: int | No
         partial.keep_only(records)
         # The longest first: none is left over for the end, when the other processes have nothing to do.
         rest = sorted((job for job in jobs if not looked[job].unchanged), key=lambda job: (-looked[job].crops, job.video))
+        _check_disk(partial.folder, sum(looked[job].crops for job in rest))
         with (
             Progress("prepare", sum(looked[job].crops for job in rest), "crops", stream=None if progress else io.StringIO()) as bar,
             contextlib.closing(run_jobs(_prepare_video, rest, workers)) as results,
@@ -154,6 +156,14 @@ def _look(jobs: Sequence[_Job], workers: int, progress: bool) -> dict[_Job, _Loo
         others = ", ".join(name for name, _ in bad[1:6]) + ", ..." * (len(bad) > 6)
         raise DataError(f"{bad[0][1]} ({len(bad) - 1} more of {len(jobs)} videos cannot be used: {others})")
     return looked
+
+
+def _check_disk(folder: Path, crops: int) -> None:
+    """Raises DataError when the faces alone do not fit."""
+    need, free = crops * FACE_BYTES, shutil.disk_usage(folder).free
+    if need > free:
+        sizes = f"{need / 1e9:.1f} GB of faces are to come, {free / 1e9:.1f} GB are free"
+        raise DataError(f"the disk of {folder.parent} is too small: {sizes}; free some or choose another path")
 
 
 def _look_at(job: _Job) -> _Looked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -240,6 +241,15 @@ def test_json_has_all_of_it(corpus: Path, tmp_path: Path, capsys: pytest.Capture
     assert report["cost"]["crops"] == report["frames_with_face"] == sum(split["with_face"] for split in report["splits"].values())
     assert all(report["cost"][key] > 0 for key in ("wall_s", "faces_s", "media_s", "peak_mb", "hours", "workers"))
     assert {"uneven", "unreadable", "damaged", "without_sound", "without_crops", "without_labels", "unused_videos"} <= set(report)
+
+
+def test_a_disk_that_is_too_small_is_said_before_work_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(tmp_path / "c", "t", even_stamps(30, 5))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5 * 6912 - 1))
+    with pytest.raises(DataError, match=r"is too small: 0\.0 GB of faces are to come, 0\.0 GB are free; free some or choose another path"):
+        prepared(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
 def test_crops_that_go_away_in_the_midst_end_the_work(tmp_path: Path) -> None:
