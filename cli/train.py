@@ -4,7 +4,8 @@ Which of these stages run is the preset's recipe and --set: tiny trains its enco
 ones (see 'sage-edge weights') as they are, and --set joint_epochs=N releases them layer by layer afterwards.
 
 OUT is a checkpoint folder, written whole when all is done; until then OUT.run holds the state after each epoch, from which --resume continues,
-and its TensorBoard log. With a validation split, the epoch of the last stage with the best pooled CCC (overlap) is kept.
+and its TensorBoard log. With a validation split, the epoch of fusion or joint training with the best pooled CCC
+(overlap) is kept.
 
 examples:
   sage-edge train store --preset tiny --out checkpoint --set fusion_epochs=20
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if "val_mean" in metrics:
         print(
             f"validation CCC (overlap): valence {_ccc(metrics['val_valence'])}  arousal {_ccc(metrics['val_arousal'])}  "
-            f"mean {_ccc(metrics['val_mean'])}, best of the last stage's epochs (number {metrics['epoch']})"
+            f"mean {_ccc(metrics['val_mean'])}, best of its epochs: number {metrics['epoch']} of {metrics['stage']}"
         )
     return 0
 

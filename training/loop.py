@@ -44,7 +44,8 @@ def train(
 ) -> dict[str, Any]:
     """Train on the `train` split of `store`, write checkpoint folder `out`, return the contents of its checkpoint.json.
 
-    With a `val` split (or a fold that validates), the epoch of the last stage with the best pooled `overlap` CCC is kept (named in `metrics`).
+    With a `val` split (or a fold that validates), the epoch of fusion or joint training with the best pooled `overlap` CCC is kept, named in
+    `metrics`.
     Raises UsageError (`out` exists, nothing to resume, settings that do not fit, published weights that are not there), DataError (no usable
     training data), CheckpointError (state cannot be resumed).
     """
@@ -179,6 +180,6 @@ def _run_stages(
                     }
                 )
         stage.finish()
-        if stage.selects:
-            chosen = {"epoch": stage.best["epoch"] + 1, **stage.best["score"]}
+        if stage.selects and stage.best["epoch"] >= 0:
+            chosen = {"epoch": stage.best["epoch"] + 1, "stage": stage.name, **stage.best["score"]}
     return model.eval(), {**chosen, "seconds": round(time.monotonic() - begin_s, 1)}

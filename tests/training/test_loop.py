@@ -274,3 +274,13 @@ def test_bf16_autocast_trains_and_keeps_float32_weights(toy, toy_preset, quick, 
     tensors = load_file(tmp_path / "ckpt" / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} <= {torch.float32, torch.int64}
     assert all(np.isfinite(record["loss"]) for record in lines(tmp_path / "ckpt" / "metrics.jsonl"))
+
+
+def test_joint_training_that_makes_nothing_better_leaves_the_fusion_stages_model(toy, toy_preset, quick, tmp_path):
+    config = replace(quick, {"joint_epochs": 1, "joint_windows": 2, "joint_batch": 2, "joint_stride": 40, "joint_lr": 1.0, "joint_encoder_lr": 1.0})
+    alone = train(toy, toy_preset, tmp_path / "alone", replace(config, {"joint_epochs": 0}))
+    joint = train(toy, toy_preset, tmp_path / "joint", config)
+    assert joint["metrics"] | {"seconds": 0} == alone["metrics"] | {"seconds": 0}
+    assert joint["metrics"]["stage"] == "fusion"
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "joint"))
+    assert not [name for name in first if not torch.equal(first[name], second[name])]
