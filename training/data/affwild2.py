@@ -6,7 +6,8 @@
     ROOT/**/NAME.mp4 | .avi | ...                                         raw videos, anywhere else; TRIAL = NAME, NAME_left or NAME_right
 
 The older release's `VA_Set/Training_Set` is understood too, and all folders may lie a level or two below ROOT. Crops are what the organisers
-cut, upright and aligned: a raw video that a player would turn has crops like any other.
+cut, upright and aligned: a raw video that a player would turn has crops like any other. Hidden files are what some systems put beside the real ones
+and are passed over.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def find_trials(root: Path) -> list[TrialFiles]:
     wanted: list[tuple[str, str, Path | None]] = []
     for parent in _below(root, _LABEL_PARENTS):
         for folder, split in _LABEL_FOLDERS.items():
-            wanted += [(path.stem, split, path) for path in sorted((parent / folder).glob("*.txt"))]
+            wanted += [(path.stem, split, path) for path in sorted((parent / folder).glob("*.txt")) if not path.name.startswith(".")]
     for path in [root / _TEST_LIST, *root.glob(f"*/{_TEST_LIST}")]:
         if path.is_file():
             wanted += [(line.strip(), "test", None) for line in path.read_text().splitlines() if line.strip()]
@@ -100,7 +101,7 @@ def _videos(root: Path) -> Iterator[Path]:
     """Video files below `root`; the millions of crops are not looked at."""
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name not in _CROP_FOLDERS]
-        yield from (Path(folder, name) for name in files if Path(name).suffix.lower() in VIDEO_SUFFIXES)
+        yield from (Path(folder, name) for name in files if Path(name).suffix.lower() in VIDEO_SUFFIXES and name[0] != ".")
 
 
 def _below(root: Path, names: tuple[str, ...]) -> list[Path]:
@@ -148,7 +149,6 @@ def read_labels(path: Path) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
 def crop_numbers(folder: Path | None) -> dict[int, Path]:
     """{frame index from 0: JPEG path} of a trial's crops, ascending; 00001.jpg is frame 0. Files with other names raise DataError."""
     crops = {}
-    # Hidden files are what some systems put beside the real ones.
     names = [] if folder is None else [name for name in os.listdir(folder) if name.endswith(".jpg") and not name.startswith(".")]
     for name in sorted(names):
         number = name[: -len(".jpg")]

@@ -84,6 +84,8 @@ def test_both_folders_of_crops_and_videos_of_nobody(tmp_path: Path) -> None:
     write(tmp_path / "cropped_aligned_new_50_vids/b/00001.jpg")
     write(tmp_path / "cropped_aligned_new_50_vids/b/film.mp4")
     write(tmp_path / "batch2/other.mp4")
+    write(tmp_path / "VA_Estimation_Challenge/Train_Set/._b.txt", b"\x00\x05")
+    write(tmp_path / "batch2/._other.mp4")
     found = find_trials(tmp_path)
     assert [(t.name, t.crops and t.crops.parent.name) for t in found] == [("a", "cropped_aligned"), ("b", "cropped_aligned_new_50_vids")]
     assert unused_videos(tmp_path, found) == ["other"]
