@@ -34,7 +34,8 @@ from sage_edge.training.config import TrainConfig, recipe, split_settings
 from sage_edge.training.data.corruption import CELLS
 from sage_edge.training.data.store import Store, prepare
 from sage_edge.training.data.synthetic import synthesise
-from sage_edge.training.fusion.refine import RefinementLayer
+from sage_edge.training.encoders.wavlm import toeplitz
+from sage_edge.training.fusion.refine import Refinement, RefinementLayer
 from sage_edge.training.stages.fusion import FusionStage
 from sage_edge.training.suite import run_suite
 
@@ -69,20 +70,19 @@ def encoders_of(folder: Path, store: Store, config: TrainConfig) -> SAGE:
     return checkpoint.load(out)[0]
 
 
-def trained(arm: str, folder: Path, store: Store, encoders: SAGE, config: TrainConfig) -> tuple[SAGE, SAGE]:
-    """(fusion `arm` before training, and after), over features that all arms share."""
+def trained(arm: str, folder: Path, store: Store, shared: FusionStage, config: TrainConfig) -> tuple[SAGE, SAGE]:
+    """(model with fusion `arm` before training, and after), over the features of `shared`."""
     torch.manual_seed(config.seed)
     model = SAGE(presets.get("tiny", ARMS[arm]))
-    model.visual.load_state_dict(encoders.visual.state_dict())
-    model.audio.load_state_dict(encoders.audio.state_dict())
+    model.visual.load_state_dict(shared.model.visual.state_dict())
+    model.audio.load_state_dict(shared.model.audio.state_dict())
     fresh = SAGE(model.preset).eval()
     fresh.load_state_dict(model.state_dict())
     out = folder / arm
     if out.is_dir():
         return fresh, checkpoint.load(out)[0]
-    stage = FusionStage(model.eval(), store.trials("train"), store.trials("val"), config)
-    stage.corpus = store.digest
-    stage.start(folder)
+    stage = FusionStage(model.eval(), shared.train, shared.val, config)
+    stage.cache, stage.val_cache = shared.cache, shared.val_cache
     with Progress(f"train {arm}", stage.epochs * stage.steps, "steps") as bar:
         for epoch in range(stage.epochs):
             draws = [config.seed, STAGE, epoch]
@@ -98,18 +98,21 @@ def trained(arm: str, folder: Path, store: Store, encoders: SAGE, config: TrainC
 def scale_figures(model: SAGE, stage: FusionStage) -> dict[str, float]:
     """What the softmax over time leaves of a validation window: deviations over time of its input and its output, and of the first attention."""
     seen: dict[str, Tensor] = {}
-    core = model.fusion.core
+    refine = model.fusion.core.refine
+    assert isinstance(refine, Refinement)
+    layer = refine.layers[0]
+    assert isinstance(layer, RefinementLayer)
     hooks = [
-        core.refine.project.register_forward_pre_hook(lambda module, args: seen.update(gated=args[0])),
-        core.refine.layers[0].register_forward_pre_hook(lambda module, args: seen.update(attended=args[0], buckets=args[1], off=args[2])),
-        core.refine.register_forward_hook(lambda module, args, z: seen.update(refined=z)),
+        refine.project.register_forward_pre_hook(lambda module, args: seen.update(gated=args[0])),
+        layer.register_forward_pre_hook(lambda module, args: seen.update(attended=args[0], buckets=args[1], off=args[2])),
+        refine.register_forward_hook(lambda module, args, z: seen.update(refined=z)),
     ]
     full = [i for i, (_, newest, _) in enumerate(stage.val_cache.ends) if newest >= model.preset.window - 1]
     batch = stage.val_cache.batch(full[:8])
     output = model.eval().fusion(batch.visual, batch.audio, batch.visual_mask, batch.audio_mask)
     for hook in hooks:
         hook.remove()
-    attention = first_attention(core.refine.layers[0], seen["attended"], seen["buckets"], seen["off"])
+    attention = first_attention(layer, seen["attended"], seen["buckets"], seen["off"])
     return {
         "gated_over_time": float(seen["gated"].std(1).mean()),
         "attention_over_keys": float((attention * attention.shape[-1]).std(-1).mean()),
@@ -121,8 +124,6 @@ def scale_figures(model: SAGE, stage: FusionStage) -> dict[str, float]:
 
 def first_attention(layer: RefinementLayer, x: Tensor, buckets: Tensor, keys_off: Tensor) -> Tensor:
     """Softmax of `layer`'s attention, [n, heads, W, W], which its forward pass keeps to itself."""
-    from sage_edge.training.encoders.wavlm import toeplitz
-
     y = layer.norm1(x)
     query, key = layer._split(layer.q_proj(y) * layer.head_dim**-0.5), layer._split(layer.k_proj(y))
     return torch.softmax(query @ key.transpose(2, 3) + toeplitz(layer.distance(buckets).t(), x.shape[1]) + keys_off, dim=-1)
@@ -141,12 +142,12 @@ def one_seed(seed: int, out: Path, arms: Sequence[str], values: Mapping[str, str
     store = corpus_of(folder, seed)
     encoders = encoders_of(folder, store, config)
     result: dict[str, Any] = {"cells": {}, "scale": {}, "config": vars(config) | {}}
-    models = {arm: trained(arm, folder, store, encoders, config) for arm in arms}
-    look = FusionStage(encoders, store.trials("train"), store.trials("val"), config)
-    look.corpus = store.digest
-    look.start(folder)
+    shared = FusionStage(encoders, store.trials("train"), store.trials("val"), config)
+    shared.corpus = store.digest
+    shared.start(folder)
+    models = {arm: trained(arm, folder, store, shared, config) for arm in arms}
     for arm, (fresh, model) in models.items():
-        result["scale"][arm] = {"initial": scale_figures(fresh, look), "trained": scale_figures(model, look)}
+        result["scale"][arm] = {"initial": scale_figures(fresh, shared), "trained": scale_figures(model, shared)}
     result["cells"] = run_suite({arm: model for arm, (_, model) in models.items()}, store, "val", seed, progress=True)
     with atomic_file(kept) as file:
         file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
