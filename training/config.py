@@ -193,12 +193,14 @@ def recipe(preset: str) -> TrainConfig:
         fusion_stride=200,
         ema=0.998,
         patience=8,
+        reduction="both",
         views=4,
-        corrupt=0.3,
+        corrupt=0.5,
+        gate=0.3,
     )
     if preset == "paper":
         return dataclasses.replace(
-            published, fusion_restarts=0.0, fusion_newest=0.0, drop_window=0.0, drop_stretch=0.0, drop_features=0.0, corrupt=0.0, mse=0.0
+            published, fusion_restarts=0.0, fusion_newest=0.0, drop_window=0.0, drop_stretch=0.0, drop_features=0.0, corrupt=0.0, gate=0.0, mse=0.0
         )
     return published
 
