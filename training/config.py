@@ -5,7 +5,6 @@ An epoch is a fixed number of draws (faces, windows), so that the time it takes 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -199,9 +198,8 @@ def recipe(preset: str) -> TrainConfig:
         gate=0.3,
     )
     if preset == "paper":
-        return dataclasses.replace(
-            published, fusion_restarts=0.0, fusion_newest=0.0, drop_window=0.0, drop_stretch=0.0, drop_features=0.0, corrupt=0.0, gate=0.0, mse=0.0
-        )
+        no_more = dict.fromkeys(("fusion_restarts", "fusion_newest", "drop_window", "drop_stretch", "drop_features", "corrupt", "gate", "mse"), 0.0)
+        return settings.replace(published, {**no_more, "reduction": "batch"})
     return published
 
 
