@@ -9,7 +9,7 @@ from conftest_toy import write_store
 
 from sage_edge.runtime.errors import UsageError
 from sage_edge.training import checkpoint, presets
-from sage_edge.training.config import TrainConfig, split_settings
+from sage_edge.training.config import TrainConfig, recipe, split_settings
 from sage_edge.training.data.store import Store
 from sage_edge.training.data.synthetic import synthesise
 from sage_edge.training.loop import train
@@ -59,9 +59,18 @@ def test_a_size_that_makes_no_model_is_refused(key, value):
     refused(key, value)
 
 
-def test_every_preset_passes_its_own_checks():
+def test_every_preset_and_its_recipe_pass_their_own_checks():
     for name in presets.PRESETS:
-        assert split_settings(presets.get(name), TrainConfig(), {"seed": "3"})[1].seed == 3
+        assert split_settings(presets.get(name), recipe(name), {"seed": "3"})[1].seed == 3
+
+
+def test_the_paper_is_trained_without_what_is_ours():
+    paper, base = recipe("paper"), recipe("base")
+    assert paper.visual_epochs == paper.audio_epochs == base.visual_epochs == 0
+    assert paper.fusion_stride == 200
+    assert paper.drop_window == paper.drop_stretch == paper.corrupt == paper.gate == paper.mse == 0.0
+    assert base.gate > 0
+    assert base.corrupt > 0
 
 
 def test_a_preset_cannot_be_renamed():
