@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from .errors import UsageError
 
@@ -74,6 +75,21 @@ def _parents(target: Path) -> Iterator[None]:
             for parent in missing:
                 parent.rmdir()
         raise
+
+
+def lock(path: Path) -> IO[bytes]:
+    """Open `path` and hold its lock until the file is closed or the process ends. Raises UsageError where another process holds it."""
+    import fcntl
+
+    stream = open(path, "wb")  # noqa: SIM115 - held until the end
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise UsageError(f"{path.parent} is being written by another process; wait for it, or end it") from None
+    except OSError:
+        pass  # a file system without locks
+    return stream
 
 
 def _umask() -> int:

@@ -168,6 +168,10 @@ class TrainConfig:
         for key, allowed in _CHOICES.items():
             if getattr(self, key) not in allowed:
                 raise UsageError(f"{key}={getattr(self, key)!r} is unknown; one of {', '.join(allowed)}")
+        if self.gate > 0 and not (self.corrupt > 0 and (self.views > 1 or self.fusion_epochs == 0)):
+            raise UsageError(
+                f"gate={self.gate} has nothing to teach with corrupt={self.corrupt} and views={self.views}; set corrupt=0.5 and views=4, or gate=0"
+            )
         if self.folds < 0 or self.folds == 1:
             raise UsageError(f"folds={self.folds} cannot be; choose 2 or more, or 0 for none")
         if not 0 <= self.fold < max(self.folds, 1):

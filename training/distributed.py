@@ -7,13 +7,15 @@ holds to rounding; what does differ is dropout (each process draws its own) and 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from sage_edge.runtime.errors import SageError, UsageError
 
 T = TypeVar("T")
 
@@ -45,7 +47,10 @@ def processes(device: torch.device) -> Iterator[torch.device]:
         yield device
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        place = int(os.environ.get("LOCAL_RANK", "0"))
+        if place >= torch.cuda.device_count():
+            raise UsageError(f"{place + 1} processes want a GPU each, PyTorch finds {torch.cuda.device_count()}; start as many as there are")
+        device = torch.device("cuda", place)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
@@ -82,6 +87,27 @@ def agreed(value: T) -> T:
     dist.broadcast_object_list(held)
     agreed_value: T = held[0]
     return agreed_value
+
+
+def together(action: Callable[[], T]) -> T | None:
+    """Run `action` in process 0 alone (None elsewhere); what it refuses is raised in every process, so that none waits for the others."""
+    result, refused = None, None
+    if main():
+        try:
+            result = action()
+        except SageError as error:
+            refused = error
+    if (reason := agreed(refused)) is not None:
+        raise reason
+    return result
+
+
+@torch.no_grad()
+def synchronise(module: nn.Module) -> None:
+    """Give `module` process 0's state: BatchNorm's running statistics are each process's own."""
+    if size() > 1:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, 0)
 
 
 def replicated(module: nn.Module) -> nn.Module:

@@ -10,6 +10,7 @@ CKPT.run holds the state. Started by `torchrun`, the processes share every batch
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sage_edge.runtime.errors import CheckpointError, DataError, UsageError
-from sage_edge.runtime.files import atomic_folder
+from sage_edge.runtime.errors import CheckpointError, DataError, SageError, UsageError
 from sage_edge.runtime.progress import Progress
 from sage_edge.runtime.ticks import SAMPLE_RATE_HZ
 
@@ -56,22 +56,28 @@ def train(
         if batch := distributed.divides([config.visual_batch, config.audio_batch, config.fusion_batch, config.joint_batch]):
             raise UsageError(f"a batch of {batch} cannot be shared by {distributed.size()} processes; choose a multiple of {distributed.size()}")
         run = Run(Path(out))
-        state = run.begin(resume) if distributed.main() else None
-        distributed.barrier()
+        if resume and distributed.agreed(run.over()):
+            distributed.together(run.end)
+            return checkpoint.read_meta(run.checkpoint)
+        state = distributed.together(lambda: run.begin(resume))
         if resume and not distributed.main():
             state = run.read()
         settings = {"preset": preset.to_dict(), "config": vars(config) | {}, "store": store.digest, "processes": distributed.size()}
-        if state is not None and state["settings"] != settings:
+        if state is not None and _result(state["settings"]) != _result(settings):
             run.close()
             raise CheckpointError(f"{run.folder} was begun with another corpus, preset or settings; repeat those, or remove it and start again")
         try:
-            with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+            with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), _exact(place):
                 model, metrics = _run_stages(trainable, preset, config, run, settings, state, place)
             if distributed.main():
-                _write(run, model, store, config, place, metrics)
-        except BaseException:
+                run.publish(lambda folder: _write(folder, model, store, config, place, metrics))
+        except BaseException as error:
             if distributed.main():
                 run.abandon()
+            if isinstance(error, torch.OutOfMemoryError):
+                raise SageError(
+                    f"the GPU's memory is full ({str(error).splitlines()[0]}); lower the stage's batch and repeat with --resume"
+                ) from None
             raise
         if distributed.main():
             run.end()
@@ -79,11 +85,22 @@ def train(
     return checkpoint.read_meta(run.checkpoint)
 
 
-def _write(run: Run, model: SAGE, store: Store, config: TrainConfig, device: torch.device, metrics: dict[str, Any]) -> None:
+def _result(settings: dict[str, Any]) -> dict[str, Any]:
+    """What of the settings a result depends on: not how many processes read."""
+    return {**settings, "config": {key: value for key, value in settings["config"].items() if key != "workers"}}
+
+
+def _exact(device: torch.device) -> AbstractContextManager[None]:
+    """On a GPU: convolutions in float32 rather than TF32, by the same algorithm each time."""
+    if device.type != "cuda":
+        return nullcontext()
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    return flags
+
+
+def _write(folder: Path, model: SAGE, store: Store, config: TrainConfig, device: torch.device, metrics: dict[str, Any]) -> None:
     training = {"config": vars(config) | {}, "device": device.type, "processes": distributed.size(), "torch": torch.__version__}
-    with atomic_folder(run.checkpoint) as folder:
-        checkpoint.write_model(folder, model, trained_on=trained_on(store), epoch=metrics["epoch"], metrics=metrics, training=training)
-        run.collect(folder)
+    checkpoint.write_model(folder, model, trained_on=trained_on(store), epoch=metrics["epoch"], metrics=metrics, training=training)
 
 
 def trained_on(store: Store) -> dict[str, Any]:
@@ -138,11 +155,12 @@ def _run_stages(
     model = SAGE(preset)
     if state is None:
         _load_encoders(model, config)
+    else:
+        model.load_state_dict(state["model"])
     model.to(device)
     stages: list[Stage] = [kind(model, *trials, config) for kind in STAGES]
     first_stage, first_epoch, seconds = 0, 0, 0.0
     if state is not None:
-        model.load_state_dict(state["model"])
         first_stage, first_epoch, seconds = state["stage"], state["epoch"], state["seconds"]
         stages[first_stage].modules.load_state_dict(state["modules"])
         stages[first_stage].optimizer.load_state_dict(state["optimizer"])
@@ -180,6 +198,7 @@ def _run_stages(
                     }
                 )
         stage.finish()
+        distributed.synchronise(model)
         if stage.selects and stage.best["epoch"] >= 0:
             chosen = {"epoch": stage.best["epoch"] + 1, "stage": stage.name, **stage.best["score"]}
     return model.eval(), {**chosen, "seconds": round(time.monotonic() - begin_s, 1)}

@@ -1,4 +1,5 @@
-"""What a training run keeps beside its checkpoint while it is under way: CKPT.run with state.pt, metrics.jsonl, tensorboard/ and features/.
+"""What a training run keeps beside its checkpoint while it is under way: CKPT.run with state.pt, metrics.jsonl, tensorboard/, features/, and at
+the end for a moment checkpoint/, which becomes CKPT. One process at a time: `lock` is held while it runs.
 
 state.pt is replaced atomically after each epoch, so a run that was stopped at any moment continues from the last whole epoch.
 """
@@ -6,20 +7,23 @@ state.pt is replaced atomically after each epoch, so a run that was stopped at a
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from sage_edge.runtime.errors import CheckpointError, UsageError
-from sage_edge.runtime.files import atomic_file
+from sage_edge.runtime.files import atomic_file, lock
 
-from .checkpoint import defined
+from .checkpoint import META, defined
 
 FEATURES = "features"
-_OWN = ("state.pt", "metrics.jsonl", "tensorboard", FEATURES)
+RESULT = "checkpoint"
+_OWN = ("state.pt", "metrics.jsonl", "tensorboard", "lock", FEATURES, RESULT)
 _TEMPORARY = re.compile(r"\.(state\..+\.pt|metrics\..+\.jsonl)")
 """What `atomic_file` calls the two while they are written."""
 
@@ -32,6 +36,11 @@ class Run:
         self.folder = self.checkpoint.with_name(self.checkpoint.name + ".run")
         self.records: list[dict[str, Any]] = []
         self._writer: Any = None
+        self._lock: IO[bytes] | None = None
+
+    def over(self) -> bool:
+        """Whether the checkpoint is whole and only the run's own files are left: killed between the two."""
+        return (self.checkpoint / META).is_file() and self.folder.is_dir() and not self._foreign()
 
     def begin(self, resume: bool) -> dict[str, Any] | None:
         """The state to continue from, None for a fresh run. Raises UsageError (something is in the way), CheckpointError (state damaged)."""
@@ -41,16 +50,26 @@ class Run:
             raise UsageError(f"{self.folder} is in the way and no folder; choose another --out or move it")
         if foreign := self._foreign():
             raise UsageError(f"{self.folder} holds {foreign[0].name!r}, which no training wrote; choose another --out or move it")
-        state_file = self.folder / "state.pt"
-        if resume and state_file.is_file():
+        self._lock = lock(self.folder / "lock") if self.folder.is_dir() else None
+        try:
+            return self._state(resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def _state(self, resume: bool) -> dict[str, Any] | None:
+        there = (self.folder / "state.pt").is_file()
+        if resume and there:
             state = self.read()
             self._write_records()
             return state
-        if self.folder.exists() and state_file.is_file():
+        if there:
             raise UsageError(f"{self.folder} holds an unfinished run; continue it with --resume, or remove it")
         if resume and not (self.folder / FEATURES).is_dir():
             raise UsageError(f"{self.folder} holds no unfinished run; leave --resume away")
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._lock is None:
+            self._lock = lock(self.folder / "lock")
         return None
 
     def read(self) -> dict[str, Any] | None:
@@ -89,15 +108,24 @@ class Run:
         with atomic_file(self.folder / "state.pt") as file:
             torch.save({**state, "records": self.records}, file)
 
-    def collect(self, folder: Path) -> None:
-        """Move the logs into the finished checkpoint folder."""
-        self.close()
-        for name in ("metrics.jsonl", "tensorboard"):
-            if (self.folder / name).exists():
-                shutil.copytree(self.folder / name, folder / name) if name == "tensorboard" else shutil.copy2(self.folder / name, folder / name)
+    def publish(self, write: Callable[[Path], None]) -> None:
+        """Let `write` fill a folder, add the logs, and make it the checkpoint: whole or not at all, and nothing beside it after a kill."""
+        self._close_log()
+        work = self.folder / RESULT
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        write(work)
+        if (self.folder / "metrics.jsonl").exists():
+            shutil.copy2(self.folder / "metrics.jsonl", work)
+        if (self.folder / "tensorboard").exists():
+            shutil.copytree(self.folder / "tensorboard", work / "tensorboard")
+        if os.path.lexists(self.checkpoint):
+            raise UsageError(f"{self.checkpoint} was made by something else meanwhile; move it, and repeat with --resume")
+        os.rename(work, self.checkpoint)
 
     def end(self) -> None:
         """Remove the run's files: all that matters is in the checkpoint now."""
+        self.close()
         self._remove()
 
     def abandon(self) -> bool:
@@ -127,7 +155,13 @@ class Run:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the TensorBoard file."""
+        """Close the logs and let other processes in."""
+        self._close_log()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _close_log(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None

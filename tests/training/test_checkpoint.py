@@ -77,7 +77,7 @@ def edit(path, change):
         (lambda m: m["preset"].update(rgf_scale="squared"), "rgf_scale='squared'"),
         (lambda m: m["preset"].update(bogus=1), "'bogus'"),
         (lambda m: m["preset"].update(head_dim=8), r"tensor fusion.hidden.weight has shape \[16, 16\], not \[8, 16\]"),
-        (lambda m: m["preset"].update(reliability="temporal"), "no tensor fusion.core.modality"),
+        (lambda m: m["preset"].update(reliability="modality-only"), "no tensor fusion.core.temporal"),
         (lambda m: m["preset"].update(fusion_layers=2), "tensor fusion.core.refine.layers.1.* is missing"),
     ],
 )

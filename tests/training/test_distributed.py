@@ -40,14 +40,17 @@ def curve(out: Path) -> list[tuple[str, float]]:
     return [(record["stage"], record["loss"]) for record in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())]
 
 
-@pytest.mark.parametrize("reduction", ["sequence", "batch"])
-def test_two_processes_give_the_loss_curve_and_the_weights_of_one(toy, toy_path, toy_preset, tmp_path, reduction):
-    train(toy, toy_preset.replace(ALIKE), tmp_path / "1", replace(CONFIG, {"reduction": reduction}))
-    done = launch(2, toy_path, tmp_path / "2", reduction=reduction)
+EVERYTHING = {"views": 2, "corrupt": 0.5, "gate": 0.3, "joint_epochs": 2, "joint_windows": 4, "joint_stride": 40, "joint_release": 1}
+
+
+@pytest.mark.parametrize(("reduction", "more"), [("sequence", {}), ("both", EVERYTHING)], ids=["sequence", "everything"])
+def test_two_processes_give_the_loss_curve_and_the_weights_of_one(toy, toy_path, toy_preset, tmp_path, reduction, more):
+    train(toy, toy_preset.replace(ALIKE), tmp_path / "1", replace(CONFIG, {"reduction": reduction, **more}))
+    done = launch(2, toy_path, tmp_path / "2", reduction=reduction, **more)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len([line for line in done.stdout.splitlines() if "validation CCC" in line]) == 1, "each process printed"
     one, two = (curve(tmp_path / name) for name in "12")
-    assert [name for name, _ in one] == ["visual"] * 2 + ["audio"] * 2 + ["fusion"] * 3
+    assert [name for name, _ in one] == ["visual"] * 2 + ["audio"] * 2 + ["fusion"] * 3 + ["joint"] * more.get("joint_epochs", 0)
     for (name, loss), (_, other) in zip(one, two, strict=True):
         assert other == pytest.approx(loss, rel=1e-5), name
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in "12")
@@ -62,3 +65,38 @@ def test_a_batch_that_cannot_be_shared_is_refused_in_one_line(toy_path, tmp_path
     assert done.returncode != 0
     assert "a batch of 7 cannot be shared by 2 processes; choose a multiple of 2" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+RANKS = """
+import hashlib, sys
+import torch
+sys.path.insert(0, sys.argv[1])
+from conftest_toy import QUICK, TINY_SETTINGS
+from sage_edge.training import SAGE, distributed, presets
+from sage_edge.training.data.store import Store
+from sage_edge.training.stages.visual import VisualStage
+import numpy as np
+from pathlib import Path
+
+torch.set_num_threads(1)
+with distributed.processes(torch.device("cpu")):
+    torch.manual_seed(0)
+    stage = VisualStage(SAGE(presets.get("tiny", TINY_SETTINGS)), Store.open(sys.argv[2]).trials("train"), [], QUICK)
+    stage.start(Path())
+    stage.epoch(0, np.random.default_rng(0), lambda loss: None)
+    digest = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in stage.model.visual.state_dict().values()))
+    print(f"rank {distributed.rank()} {digest.hexdigest()}", flush=True)
+    distributed.barrier()
+"""
+
+
+def test_all_processes_hold_the_same_encoder_after_an_epoch_running_statistics_too(toy_path, tmp_path):
+    (tmp_path / "ranks.py").write_text(RANKS)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(tmp_path / "ranks.py"), str(Path(__file__).parent), str(toy_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = [line.split()[2] for line in done.stdout.splitlines() if line.startswith("rank ")]
+    assert len(said) == 2
+    assert said[0] == said[1]

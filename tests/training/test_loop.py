@@ -284,3 +284,59 @@ def test_joint_training_that_makes_nothing_better_leaves_the_fusion_stages_model
     assert joint["metrics"]["stage"] == "fusion"
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "joint"))
     assert not [name for name in first if not torch.equal(first[name], second[name])]
+
+
+def test_a_run_killed_right_after_its_checkpoint_appeared_is_over(undisturbed, toy, toy_preset, quick, tmp_path, monkeypatch):
+    def die(self):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "end", die)
+        patch.setattr(Run, "abandon", lambda self: True)
+        with pytest.raises(Killed):
+            train(toy, toy_preset, tmp_path / "ckpt", quick)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ckpt", "ckpt.run"]
+    meta = train(toy, toy_preset, tmp_path / "ckpt", quick, resume=True)
+    assert meta["epoch"] == undisturbed[1]["epoch"]
+    assert [path.name for path in tmp_path.iterdir()] == ["ckpt"]
+
+
+def test_a_run_killed_while_it_writes_its_checkpoint_leaves_nothing_beside_it(undisturbed, toy, toy_preset, quick, tmp_path, monkeypatch):
+    write = checkpoint.write_model
+
+    def write_and_die(folder, *args, **kwargs):
+        write(folder, *args, **kwargs)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_model", write_and_die)
+        with pytest.raises(Killed):
+            train(toy, toy_preset, tmp_path / "ckpt", quick)
+    assert [path.name for path in tmp_path.iterdir()] == ["ckpt.run"]
+    train(toy, toy_preset, tmp_path / "ckpt", quick, resume=True)
+    first, again = (load_file(path / "model.safetensors") for path in (undisturbed[0], tmp_path / "ckpt"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert [path.name for path in tmp_path.iterdir()] == ["ckpt"]
+
+
+def test_a_run_that_another_process_is_at_is_refused(toy, toy_preset, quick, tmp_path):
+    first = Run(tmp_path / "ckpt")
+    first.begin(resume=False)
+    with pytest.raises(UsageError, match="being written by another process"):
+        train(toy, toy_preset, tmp_path / "ckpt", quick)
+    first.close()
+    train(toy, toy_preset, tmp_path / "ckpt", quick)
+
+
+def test_a_resumed_run_may_read_with_more_processes(toy, toy_preset, quick, tmp_path, monkeypatch):
+    config = replace(quick, {"visual_epochs": 1, "audio_epochs": 0, "fusion_epochs": 1})
+
+    def interrupted(self, *args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fusion.FusionStage, "epoch", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(toy, toy_preset, tmp_path / "ckpt", config)
+    meta = train(toy, toy_preset, tmp_path / "ckpt", replace(config, {"workers": 1}), resume=True)
+    assert meta["training"]["config"]["workers"] == 1

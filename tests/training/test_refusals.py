@@ -64,6 +64,12 @@ def test_every_preset_and_its_recipe_pass_their_own_checks():
         assert split_settings(presets.get(name), recipe(name), {"seed": "3"})[1].seed == 3
 
 
+@pytest.mark.parametrize("values", [{}, {"corrupt": "0.5"}, {"views": "4"}])
+def test_a_gate_that_would_be_taught_nothing_is_refused(values):
+    with pytest.raises(UsageError, match=r"gate=0\.3 has nothing to teach"):
+        split_settings(TINY, TrainConfig(), {"gate": "0.3", **values})
+
+
 def test_the_paper_is_trained_without_what_is_ours():
     paper, base = recipe("paper"), recipe("base")
     assert paper.visual_epochs == paper.audio_epochs == base.visual_epochs == 0

@@ -23,6 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 from sage_edge.runtime.errors import UsageError
+from sage_edge.runtime.files import lock
 
 from .store import ARRAYS, COLUMNS, array_path
 from .store_writer import write_index
@@ -68,7 +69,7 @@ class Partial:
                 had = f"{key} {begun.get(key)}, not {settings[key]}"
                 raise UsageError(f"{self.folder} was begun with {had}; repeat that, or remove it and start again")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
+        self._lock = lock(self.folder / "lock")
         shutil.rmtree(self.folder / "store" / "frames", ignore_errors=True)
         (self.folder / "store" / "index.json").unlink(missing_ok=True)
         shutil.rmtree(self.folder / "work", ignore_errors=True)
@@ -151,18 +152,6 @@ class Partial:
 
     def _foreign(self) -> list[str]:
         return sorted(path.name for path in self.folder.iterdir() if path.name not in _OWN) if self.folder.is_dir() else []
-
-    def _take_lock(self) -> None:
-        import fcntl
-
-        self._lock = open(self.folder / "lock", "wb")  # noqa: SIM115 - held until the end
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._close()
-            raise UsageError(f"{self.folder} is being written by another process; wait for it, or end it") from None
-        except OSError:
-            pass  # a file system without locks
 
     def _close(self) -> None:
         if self._lock is not None:

@@ -78,6 +78,7 @@ class Stage(ABC):
             step = epoch * self.steps + i
             losses.append(self._descend(objective(self.batch(step, rng)), step))
             on_step(losses[-1])
+        distributed.synchronise(self.modules)
         self.modules.eval()
         with self.average.applied() if self.average is not None else contextlib.nullcontext():
             score = distributed.agreed(self._scored() if distributed.main() else {})
