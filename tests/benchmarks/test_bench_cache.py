@@ -28,6 +28,13 @@ def test_both_epochs_have_the_same_features_and_losses(bench):
     assert found["ratios"]["cached_over_uncached"] > 0
 
 
+@pytest.mark.parametrize(("preset", "fewer"), [("base", 8.0), ("large", 14.0)])
+def test_a_training_window_takes_so_many_times_fewer_operations_with_cached_features(bench, preset, fewer):
+    counted = bench.operations(preset)
+    assert counted["ratio"] > fewer
+    assert counted["encoders"] > counted["rest"] > 0
+
+
 def test_other_numbers_are_not_measured(bench, monkeypatch):
     computing = bench._computing
 
