@@ -56,6 +56,10 @@ def draw(end: tuple[int, int, int], seed: int = 0) -> Draw:
     return Draw(end, seed, np.ones(40, np.float32), np.ones(40, np.float32))
 
 
+def without_faces(stage: JointStage) -> None:
+    stage.train = [dataclasses.replace(trial, frame_face=np.full_like(trial.frame_face, -1), faces=trial.faces[:0]) for trial in stage.train]
+
+
 @pytest.mark.parametrize("changes", [{}, {"wavlm_layers": 4}, {"wavlm_layers": 7, "wavlm_norm_first": True, "wavlm_extractor": "layer"}])
 def test_every_weight_of_the_encoders_is_in_one_group(changes):
     model = SAGE(preset(**changes))
@@ -171,10 +175,23 @@ def test_batches_do_not_depend_on_who_reads_them(toy):
 
 def test_windows_without_any_face_or_crop_can_be_trained_on(toy):
     stage = stage_of(toy, input_size=48)
-    stage.train = [dataclasses.replace(trial, frame_face=np.full_like(trial.frame_face, -1), faces=trial.faces[:0]) for trial in stage.train]
+    without_faces(stage)
     metrics = stage.epoch(0, np.random.default_rng(0), lambda _: None)
     assert np.isfinite(metrics["loss"])
     assert all(torch.isfinite(p).all() for p in stage.modules.parameters())
+
+
+def test_norms_learn_nothing_from_a_batch_without_faces(toy):
+    stage = stage_of(toy, replace(JOINT, {"joint_release": 0}))
+    without_faces(stage)
+    stage.begin_epoch(0)
+    before = {name: tensor.clone() for name, tensor in stage.model.visual.named_buffers()}
+    training = [module.training for module in stage.modules.modules()]
+    stage.loss(stage.batch(0, np.random.default_rng(0))).backward()
+    assert before
+    assert all(torch.equal(tensor, before[name]) for name, tensor in stage.model.visual.named_buffers())
+    assert training == [module.training for module in stage.modules.modules()]
+    assert all(p.grad is not None for p in stage.model.visual.parameters())
 
 
 def test_the_loss_falls_on_the_toy_problem(toy, tmp_path):

@@ -9,6 +9,7 @@ than what the stage began with, that is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sage_edge.training import distributed, features
 from sage_edge.training.averaging import Average
@@ -137,6 +139,19 @@ def encoder_groups(model: SAGE) -> tuple[list[list[nn.Module]], list[list[nn.Mod
     return visual, [*thirds, first]
 
 
+@contextmanager
+def still_norms(module: nn.Module) -> Iterator[None]:
+    """The module's BatchNorm layers use their running statistics and leave them as they are."""
+    norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.training]
+    for layer in norms:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in norms:
+            layer.train()
+
+
 class JointStage(Stage):
     """Trains the whole model."""
 
@@ -209,8 +224,11 @@ class JointStage(Stage):
         p = self.model.preset
         faces = torch.cat([features.pixels(clip.faces, p, clip.top, clip.left, clip.flip) for clip in batch])
         start = np.cumsum([0, *(len(clip.faces) for clip in batch)])
-        # two faces that nobody shows, where there is none: every process has a gradient for every weight
-        rows = self.model.visual(faces if len(faces) else faces.new_zeros(2, 3, p.input_size, p.input_size))
+        if len(faces):
+            rows = self.model.visual(faces)
+        else:  # a face that nobody shows, so that every process has a gradient for every weight
+            with still_norms(self.model.visual):
+                rows = self.model.visual(faces.new_zeros(1, 3, p.input_size, p.input_size))
         none = rows[:1] * 0.0
         index = [torch.where(clip.row >= 0, clip.row + int(first), len(rows)) for clip, first in zip(batch, start, strict=False)]
         visual: Tensor = torch.cat((rows, none))[torch.stack(index)]
