@@ -293,14 +293,17 @@ def fill(caches: Mapping[str, FeatureCache], folder: Path) -> None:
 
     Raises DataError when the disk has less free than all of that needs, before any work, or is full all the same.
     """
-    need = sum(cache.missing() for cache in caches.values())
+    need, refusal = sum(cache.missing() for cache in caches.values()), None
     if need and distributed.main():
         print(f"features: {amount(need)} into {folder}", file=sys.stderr, flush=True)
         free = shutil.disk_usage(folder).free
         if need > free:
-            raise DataError(
+            refusal = (
                 f"features need {amount(need)} in {folder}, {amount(free)} are free; "
                 "free some, choose another --out, fewer views or a larger fusion_stride"
             )
+    # in every process: one alone would leave the others at work, and then waiting for it
+    if refusal := distributed.agreed(refusal):
+        raise DataError(refusal)
     for label, cache in caches.items():
         cache._fill(label)

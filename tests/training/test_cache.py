@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
+import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -196,6 +198,32 @@ def test_a_disk_with_too_little_room_is_refused_before_any_work(tmp_path, model,
         fill(made, tmp_path)
     assert "\n" not in str(caught.value)
     assert written == []
+
+
+def refused(rank: int, tmp_path: Path, made: FeatureCache, said: multiprocessing.SimpleQueue) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path / 'meet'}", datetime.timedelta(seconds=60), world_size=2, rank=rank)
+    try:
+        fill({"train": made}, tmp_path)
+    except Exception as error:
+        said.put((type(error), str(error)))
+
+
+def test_a_disk_with_too_little_room_is_refused_by_every_process(tmp_path, model, trials, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=500_000))
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    fork = multiprocessing.get_context("fork")
+    said = fork.SimpleQueue()
+    both = [fork.Process(target=refused, args=(rank, tmp_path, cache(tmp_path / "f", model, trials), said)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    (kind, message), other = said.get(), said.get()
+    assert kind is DataError
+    assert other == (kind, message)
+    assert "500.0 kB are free" in message
+    assert not list((tmp_path / "f").rglob("*.npy"))
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
