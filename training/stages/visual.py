@@ -34,6 +34,11 @@ def labelled_faces(trials: Sequence[Trial]) -> NDArray[np.int64]:
     return np.concatenate(rows)
 
 
+def gathered(trials: Sequence[Trial], picked: NDArray[np.int64]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Faces [n, h, w, 3] and labels [n, 2] of rows of `labelled_faces`."""
+    return np.stack([trials[i].faces[row] for i, row, _ in picked]), np.stack([trials[i].labels[frame] for i, _, frame in picked])
+
+
 def warped(x: torch.Tensor, p: Preset, rng: np.random.Generator, amount: float) -> torch.Tensor:
     """Random crop and flip as in `inputs.augmented`, and a random affine map: float32 [n, 3, 48, 48] -> [n, 3, 40, 40], bilinear."""
     n, ratio = len(x), p.input_size / p.face_size
@@ -67,12 +72,6 @@ class VisualStage(Stage):
         picked = labelled_faces(self.val)
         self.val_faces = picked[:: max(1, len(picked) // VALIDATION_FACES)]
 
-    def _batch(self, picked: NDArray[np.int64]) -> tuple[NDArray[np.uint8], torch.Tensor]:
-        trials = self.train
-        faces = np.stack([trials[i].faces[row] for i, row, _ in picked])
-        labels = np.stack([trials[i].labels[frame] for i, _, frame in picked])
-        return faces, torch.from_numpy(labels)
-
     def _augment(self, faces: NDArray[np.uint8], rng: np.random.Generator, step: int) -> torch.Tensor:
         p, c, share = self.model.preset, self.config, self._share(step)
         if c.visual_warp <= 0:
@@ -85,12 +84,16 @@ class VisualStage(Stage):
 
     def batch(self, step: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Faces as the model takes them, their labels, how bad each is."""
-        faces, labels = self._batch(self.faces[rng.integers(0, len(self.faces), self.config.visual_batch)])
+        faces, labels = gathered(self.train, self.faces[rng.integers(0, len(self.faces), self.config.visual_batch)])
         bad = np.zeros(len(faces), np.float32)
         if self.config.corrupt > 0:
             faces, bad = faces_corrupted(faces, self._share(step) * self.config.corrupt, rng)
         x = distributed.share(self._augment(faces, rng, step)).contiguous(memory_format=torch.channels_last)
-        return x.to(self.device), distributed.share(labels).to(self.device), distributed.share(torch.from_numpy(bad)).to(self.device)
+        return (
+            x.to(self.device),
+            distributed.share(torch.from_numpy(labels)).to(self.device),
+            distributed.share(torch.from_numpy(bad)).to(self.device),
+        )
 
     def loss(self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
         faces, labels, bad = batch
@@ -105,9 +108,8 @@ class VisualStage(Stage):
             return {}
         guesses, truths = [], []
         for start in range(0, len(self.val_faces), 256):
-            picked = self.val_faces[start : start + 256]
-            faces = np.stack([self.val[i].faces[row] for i, row, _ in picked])
-            truths.append(np.stack([self.val[i].labels[frame] for i, _, frame in picked]))
+            faces, labels = gathered(self.val, self.val_faces[start : start + 256])
+            truths.append(labels)
             x = torch.from_numpy(inputs.central(faces, self.model.preset)).to(self.device)
             guesses.append(self.head(self.model.visual(x)).cpu().numpy())
         return {f"val_{key}": value for key, value in affect_ccc(np.concatenate(guesses), np.concatenate(truths)).items()}
