@@ -7,6 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -89,6 +90,14 @@ def lock(path: Path) -> IO[bytes]:
         raise UsageError(f"{path.parent} is being written by another process; wait for it, or end it") from None
     except OSError:
         pass  # a file system without locks
+    held = weakref.ref(stream)
+
+    def let_go() -> None:
+        if (inherited := held()) is not None:
+            inherited.close()
+
+    # processes forked later would hold the lock too, and may outlive this one by some seconds
+    os.register_at_fork(after_in_child=let_go)
     return stream
 
 

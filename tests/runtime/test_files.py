@@ -1,13 +1,15 @@
 """Whole or not at all: what a reader can see after success, failure and interruption."""
 
 import hashlib
+import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from sage_edge.runtime.errors import UsageError
-from sage_edge.runtime.files import atomic_file, atomic_folder, sha256_file
+from sage_edge.runtime.files import atomic_file, atomic_folder, lock, sha256_file
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -119,3 +121,25 @@ def test_parents_that_a_failure_leaves_empty_go_again(tmp_path: Path) -> None:
         (tmp_path / "kept/a/other").write_text("of somebody else")
         raise ValueError("halfway")
     assert [p.name for p in (tmp_path / "kept/a").iterdir()] == ["other"]
+
+
+def test_a_lock_is_held_by_the_process_that_took_it_and_not_by_those_it_forks(tmp_path):
+    stream = lock(tmp_path / "lock")
+    with pytest.raises(UsageError, match="another process"):
+        lock(tmp_path / "lock")
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    try:
+        # the child's first act may come after its birth
+        with pytest.raises(UsageError, match="another process"):
+            lock(tmp_path / "lock")
+        stream.close()
+        for _ in range(100):
+            try:
+                return lock(tmp_path / "lock").close()
+            except UsageError:
+                time.sleep(0.05)
+        pytest.fail("the child holds the lock")
+    finally:
+        child.kill()
+        child.join()
