@@ -56,7 +56,7 @@ Tracks = dict[tuple[bool, bool], dict[str, Track]]
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class FusionInput:
     """What a fusion sees of n windows, on the CPU."""
 
     visual: Tensor
@@ -68,7 +68,7 @@ class Batch:
     audio_mask: Tensor
 
     @classmethod
-    def of(cls, windows: Sequence[Window], faces: Tensor, audio: Tensor) -> Batch:
+    def of(cls, windows: Sequence[Window], faces: Tensor, audio: Tensor) -> FusionInput:
         """`faces` is `features.encode_faces` of their trial, `audio` [n, W, d_A] of these windows."""
         visual = torch.stack([features.face_rows(faces, window.tick_face) for window in windows])
         masks = (np.stack([getattr(window, name) for window in windows]).astype(np.float32) for name in ("visual_mask", "audio_mask"))
@@ -92,7 +92,7 @@ def window_batches(model: SAGE, ends: Sequence[int]) -> Iterable[Sequence[int]]:
 
 
 @torch.no_grad()
-def fuse(model: SAGE, batch: Batch, masks: tuple[bool, bool] = BOTH) -> FusionOutput:
+def fuse(model: SAGE, batch: FusionInput, masks: tuple[bool, bool] = BOTH) -> FusionOutput:
     """Output of `model.fusion` on the CPU; a mask that may not be on is off. Raises CheckpointError for an estimate that is not finite."""
     device = features.device_of(model)
     # floats in place of the masks that are off keep the batch as it is
@@ -162,7 +162,7 @@ def _tracks(models: Mapping[str, SAGE], trial: Trial, variants: Sequence[tuple[b
     newest: dict[tuple[str, tuple[bool, bool]], dict[int, NDArray[np.float32]]] = {key: {} for key in whole}
     for ends in window_batches(first, sorted(keep | set(live))):
         windows = [window_at(trial, end, length) for end in ends]
-        batch = Batch.of(
+        batch = FusionInput.of(
             windows, faces, features.encode_windows(first, windows) if hears else torch.zeros(len(windows), length, first.preset.audio_dim)
         )
         for label, masks in whole:

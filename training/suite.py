@@ -27,7 +27,7 @@ from .data.store import Store, Trial
 from .data.windows import STRIDE, Window, window_at
 from .evaluation import Silent, evaluating
 from .model import SAGE
-from .prediction import Batch, by_encoders, check_fits, fuse, overlap_ends, window_batches
+from .prediction import FusionInput, by_encoders, check_fits, fuse, overlap_ends, window_batches
 
 
 class _Encoded:
@@ -50,10 +50,10 @@ class _Encoded:
         for ends in window_batches(self.model, self.ends):
             yield ends, [window_at(self.trial, end, self.model.preset.window) for end in ends]
 
-    def batches(self) -> Iterator[tuple[Sequence[int], Batch]]:
+    def batches(self) -> Iterator[tuple[Sequence[int], FusionInput]]:
         """(newest ticks, what a fusion sees of their windows)."""
         for (ends, windows), sound in zip(self._windows(), self.sound, strict=True):
-            yield ends, Batch.of(windows, self.faces, sound)
+            yield ends, FusionInput.of(windows, self.faces, sound)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ def _both_senses(trial: Trial) -> NDArray[np.bool_]:
     return both
 
 
-def _outputs(model: SAGE, batch: Batch) -> list[_Window]:
+def _outputs(model: SAGE, batch: FusionInput) -> list[_Window]:
     output = fuse(model, batch)
     valid = torch.maximum(batch.visual_mask, batch.audio_mask).numpy() > 0
     spreads = [float(row[on].std()) if on.any() else None for row, on in zip(output.temporal.numpy(), valid, strict=True)]
