@@ -11,6 +11,7 @@ import numpy as np
 
 from sage_edge.runtime.errors import UsageError
 
+from .affwild2 import media_name
 from .store import Trial
 
 GROUPS = ("source", "subject")
@@ -19,8 +20,9 @@ GROUPS = ("source", "subject")
 def split_folds(trials: Sequence[Trial], k: int, fold: int, by: str = "source", seed: int = 0) -> tuple[list[Trial], list[Trial]]:
     """(trials to train on, trials to validate on), both by name; each trial is in the validation part of one of the `k` folds.
 
-    A video is never divided (`_left` and `_right` are two people of one), nor is a person with `by="subject"`. The same for any order of
-    `trials`. Raises UsageError: no such fold, fewer groups than folds, a trial without a subject where one is needed.
+    A video is never divided (`_left` and `_right` are two people of one, also where each has a file of its own), nor is a person with
+    `by="subject"`. The same for any order of `trials`. Raises UsageError: no such fold, fewer groups than folds,
+    a trial without a subject where one is needed.
     """
     if by not in GROUPS:
         raise UsageError(f"fold_by={by!r} is unknown; one of {', '.join(GROUPS)}")
@@ -40,7 +42,7 @@ def split_folds(trials: Sequence[Trial], k: int, fold: int, by: str = "source", 
 
 
 def _groups(trials: Sequence[Trial], by: str) -> list[list[int]]:
-    """Indices of trials that stay together: connected by a source, or by a source or a subject."""
+    """Indices of trials that stay together: connected by a source or a name up to `_left` or `_right`, with "subject" by a subject too."""
     group = list(range(len(trials)))
     first: dict[tuple[str, str | None], int] = {}
 
@@ -50,7 +52,7 @@ def _groups(trials: Sequence[Trial], by: str) -> list[list[int]]:
         return i
 
     for i, trial in enumerate(trials):
-        keys: list[tuple[str, str | None]] = [("source", trial.source)]
+        keys: list[tuple[str, str | None]] = [("source", trial.source), ("name", media_name(trial.name))]
         if by == "subject":
             keys.append(("subject", trial.subject))
         for key in keys:

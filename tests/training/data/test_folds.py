@@ -27,9 +27,23 @@ def trial(name: str, source: str, subject: str | None, frames: int) -> Trial:
 @st.composite
 def corpora(draw: st.DrawFn) -> list[Trial]:
     n = draw(st.integers(2, 24))
-    return [
-        trial(f"t{i:02d}", f"video{draw(st.integers(0, n))}.mp4", f"person{draw(st.integers(0, n))}", draw(st.integers(1, 5000))) for i in range(n)
-    ]
+    names = [f"t{i // 2:02d}{('_left', '_right')[i % 2]}" if draw(st.booleans()) else f"u{i:02d}" for i in range(n)]
+    return [trial(name, f"video{draw(st.integers(0, n))}.mp4", f"person{draw(st.integers(0, n))}", draw(st.integers(1, 5000))) for name in names]
+
+
+def video(trial: Trial) -> str:
+    """What two people of one video have in common."""
+    return trial.name.removesuffix("_left").removesuffix("_right")
+
+
+def count_groups(trials: list[Trial], by: str) -> int:
+    """How many parts there are that share no source, no video's name and, by subject, nobody."""
+    groups: list[set[tuple[str, str | None]]] = []
+    for trial in trials:
+        keys = {("source", trial.source), ("video", video(trial))} | ({("subject", trial.subject)} if by == "subject" else set())
+        touched = [group for group in groups if group & keys]
+        groups = [group for group in groups if not group & keys] + [keys.union(*touched)]
+    return len(groups)
 
 
 def names(trials: list[Trial]) -> list[str]:
@@ -39,16 +53,18 @@ def names(trials: list[Trial]) -> list[str]:
 @settings(deadline=None, max_examples=60)
 @given(trials=corpora(), by=st.sampled_from(["source", "subject"]), k=st.integers(2, 6), seed=st.integers(0, 9), data=st.data())
 def test_every_trial_is_held_out_once_and_no_group_is_divided(trials: list[Trial], by: str, k: int, seed: int, data: st.DataObject) -> None:
-    try:
-        folds = [split_folds(trials, k, fold, by, seed) for fold in range(k)]
-    except UsageError:  # fewer groups than folds
+    if count_groups(trials, by) < k:
+        with pytest.raises(UsageError, match=f"folds={k} is more than the {count_groups(trials, by)} groups by {by}"):
+            split_folds(trials, k, 0, by, seed)
         return
+    folds = [split_folds(trials, k, fold, by, seed) for fold in range(k)]
     assert sorted(name for _, val in folds for name in names(val)) == sorted(names(trials))
     for train, val in folds:
         assert train
         assert val
         assert sorted(names(train) + names(val)) == sorted(names(trials))
         assert not {trial.source for trial in train} & {trial.source for trial in val}
+        assert not {video(trial) for trial in train} & {video(trial) for trial in val}
         if by == "subject":
             assert not {trial.subject for trial in train} & {trial.subject for trial in val}
     again = data.draw(st.permutations(trials))
@@ -72,6 +88,13 @@ def test_two_people_of_one_video_stay_together() -> None:
     trials = [trial("7_left", "7.mp4", "a", 50), trial("7_right", "7.mp4", "b", 50), trial("8", "8.mp4", "b", 50), trial("9", "9.mp4", "c", 50)]
     assert sorted(len(split_folds(trials, 3, fold)[1]) for fold in range(3)) == [1, 1, 2]
     assert sorted(len(split_folds(trials, 2, fold, "subject")[1]) for fold in range(2)) == [1, 3]
+
+
+@pytest.mark.parametrize("by", ["source", "subject"])
+def test_two_people_of_one_video_stay_together_where_each_has_a_file(by: str) -> None:
+    trials = [trial(name, f"{name}.mp4", name, 50) for name in ("7_left", "7_right", "8", "9")]
+    held = [names(split_folds(trials, 3, fold, by)[1]) for fold in range(3)]
+    assert sorted(held) == [["7_left", "7_right"], ["8"], ["9"]]
 
 
 def test_what_cannot_be_divided_is_refused_in_one_line() -> None:
