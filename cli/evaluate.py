@@ -209,6 +209,10 @@ def _suite(args: argparse.Namespace, models: dict[str, SAGE], metas: dict[str, d
 
 
 def arm_labels(presets: dict[str, Any]) -> dict[str, str]:
-    """{label: what weighs in that model}: "temporal", "modality-only", "modality" or "concat"; the label itself where two are of one kind."""
+    """{label: what weighs in that model}: "temporal", "modality-only", "modality" or "concat"; the label itself where two are of one kind.
+
+    Labels throughout where one of them is another's kind: no two are alike.
+    """
     kinds = {label: "concat" if preset.fusion == "concat" else preset.reliability for label, preset in presets.items()}
-    return {label: kind if list(kinds.values()).count(kind) == 1 else label for label, kind in kinds.items()}
+    arms = {label: kind if list(kinds.values()).count(kind) == 1 else label for label, kind in kinds.items()}
+    return arms if len(set(arms.values())) == len(arms) else {label: label for label in arms}

@@ -203,6 +203,8 @@ def test_labels_tell_checkpoints_apart(tmp_path):
     base = presets.get("base")
     kinds = {"p": base.replace({"reliability": "temporal"}), "q": base, "r": base, "s": base.replace({"fusion": "concat"})}
     assert verb.arm_labels(kinds) == {"p": "temporal", "q": "q", "r": "r", "s": "concat"}
+    folders_named_like_kinds = {"modality": kinds["p"], "x": kinds["p"], "y": base}
+    assert verb.arm_labels(folders_named_like_kinds) == {label: label for label in folders_named_like_kinds}
 
 
 @pytest.mark.parametrize(
