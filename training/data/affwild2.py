@@ -50,7 +50,7 @@ def media_name(trial: str) -> str:
 
 
 def find_trials(root: Path) -> list[TrialFiles]:
-    """All trials of a corpus folder, sorted by split and name. Raises DataError when there are none, or some have no video."""
+    """All trials of a corpus folder, sorted by split and name. Raises DataError when there are none, or some have no video or two."""
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the corpus folder that holds VA_Estimation_Challenge and cropped_aligned")
@@ -72,12 +72,14 @@ def find_trials(root: Path) -> list[TrialFiles]:
         if name in seen:
             raise DataError(f"trial {name} is in {seen[name]} and in {split}; each trial belongs to one split")
         seen[name] = split
-        video = videos.get(name) or videos.get(media_name(name))
-        if video is None:
+        media = videos.get(name) or videos.get(media_name(name))
+        if media is None:
             without.append(name)
             continue
+        if len(media) > 1:
+            raise DataError(f"trial {name} has {len(media)} videos: {media[0]} and {media[1]}; remove or rename all but one")
         crops = next((path for path in (parent / name for parent in crop_roots) if path.is_dir()), None)
-        trials.append(TrialFiles(name, split, video, crops, labels))
+        trials.append(TrialFiles(name, split, media[0], crops, labels))
     if without:
         shown = ", ".join(without[:5]) + ", ..." * (len(without) > 5)
         raise DataError(
@@ -90,11 +92,14 @@ def find_trials(root: Path) -> list[TrialFiles]:
 def unused_videos(root: Path, trials: Sequence[TrialFiles]) -> list[str]:
     """Names of the videos below `root` that no trial is about: they have no labels and are in no split."""
     used = {trial.media for trial in trials}
-    return sorted(name for name, path in _videos_by_name(root).items() if path not in used)
+    return sorted(name for name, paths in _videos_by_name(root).items() if used.isdisjoint(paths))
 
 
-def _videos_by_name(root: Path) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(_videos(root), reverse=True)}
+def _videos_by_name(root: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(_videos(root)):
+        found.setdefault(path.stem, []).append(path)
+    return found
 
 
 def _videos(root: Path) -> Iterator[Path]:

@@ -91,6 +91,18 @@ def test_both_folders_of_crops_and_videos_of_nobody(tmp_path: Path) -> None:
     assert unused_videos(tmp_path, found) == ["other"]
 
 
+def test_two_videos_of_one_name_are_refused_where_a_trial_needs_them(tmp_path: Path) -> None:
+    layout(tmp_path, "a_left", video="batch1/a.mp4")
+    for path in ("batch1/other.mp4", "new/other.avi"):
+        write(tmp_path / path)
+    found = find_trials(tmp_path)
+    assert unused_videos(tmp_path, found) == ["other"]
+    write(tmp_path / "new/a.avi")
+    with pytest.raises(DataError, match=r"trial a_left has 2 videos: .*batch1/a.mp4 and .*new/a.avi; remove or rename") as caught:
+        find_trials(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no labels; expected VA_Estimation_Challenge"):
         find_trials(tmp_path)
