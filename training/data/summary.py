@@ -47,7 +47,7 @@ class Cost:
     """Of raw video, that of two trials counted once."""
 
     def of_all(self, share_with_face: float, frames_per_s: float) -> dict[str, float]:
-        """{"bytes", "seconds"} that the whole of Aff-Wild2 takes at this pace, with as many workers."""
+        """{"bytes", "seconds"} that the whole of Aff-Wild2 takes at this pace, with as many workers. `hours` must not be 0."""
         frames = sum(counts.get("label_rows", counts.get("frames", 0)) for counts in PUBLISHED.values())
         hours = frames / frames_per_s / 3600
         work_s = self.faces_s / max(self.crops, 1) * frames * share_with_face + self.media_s / self.hours * hours
@@ -120,19 +120,21 @@ class Summary:
         c = self.cost
         if c is None:
             return []
-        hours = max(c.hours, 1e-9)
         text = (
-            f"{c.bytes / 1e6:.1f} MB on disk, {c.bytes / hours / 1e9:.2f} GB an hour of video; {c.wall_s:.0f} s on {c.workers} workers"
-            f"{f' ({c.resumed} videos were there already)' if c.resumed else ''}: {1e3 * c.faces_s / max(c.crops, 1):.2f} ms a crop and "
-            f"{c.media_s / hours:.0f} s an hour of video in each; at most {c.peak_mb:.0f} MB of memory a worker"
+            f"{c.bytes / 1e6:.1f} MB on disk{f', {c.bytes / c.hours / 1e9:.2f} GB an hour of video' if c.hours else ''}; "
+            f"{c.wall_s:.0f} s on {c.workers} workers{f' ({c.resumed} videos were there already)' if c.resumed else ''}: "
+            f"{1e3 * c.faces_s / max(c.crops, 1):.2f} ms a crop{f' and {c.media_s / c.hours:.0f} s an hour of video' if c.hours else ''} in each; "
+            f"at most {c.peak_mb:.0f} MB of memory a worker"
         )
         published = sum(counts["trials"] for counts in PUBLISHED.values())
-        if self.synthetic or sum(self.trials.values()) >= published or not c.crops or not self.frames:
+        whole_already = not self.synthetic and sum(self.trials.values()) >= published
+        if whole_already or not (c.crops and c.hours and self.frames and self.seconds):
             return [text]
-        whole = c.of_all(self.frames_with_face / self.frames, self.frames / max(self.seconds, 1e-9))
+        whole = c.of_all(self.frames_with_face / self.frames, self.frames / self.seconds)
         return [
             text,
-            f"all {published} trials of Aff-Wild2 would take {whole['bytes'] / 1e9:.1f} GB and {whole['seconds'] / 60:.0f} min at this pace",
+            f"all {published} trials of Aff-Wild2 would take {whole['bytes'] / 1e9:.1f} GB and {whole['seconds'] / 60:.0f} min at this pace"
+            + ", extrapolated from a synthetic corpus, whose videos are smaller" * self.synthetic,
         ]
 
 

@@ -226,12 +226,26 @@ def test_the_test_split_has_no_labels_and_the_published_counts_stand_beside(tmp_
     assert not trial.labels_valid.any()
 
 
-def test_a_synthetic_corpus_is_not_compared_with_the_published_one(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_videos_of_one_frame_have_no_pace(tmp_path: Path) -> None:
+    add(tmp_path / "c", "t", even_stamps(30, 1))
+    summary, _ = prepared(tmp_path)
+    assert summary.cost.hours == 0
+    text = "\n".join(summary.lines())
+    assert "ms a crop" in text
+    assert "an hour of video" not in text
+    assert "would take" not in text
+
+
+def test_a_synthetic_corpus_is_not_compared_with_the_published_one_but_extrapolated(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["prepare", str(corpus), str(tmp_path / "s"), "--workers", "1"]) == 0
     text = capsys.readouterr().out
     assert "published" not in text
-    assert "Aff-Wild2" not in text
     assert "ms a crop" in text
+    (line,) = [line for line in text.splitlines() if "Aff-Wild2" in line]
+    assert line.startswith("all 594 trials of Aff-Wild2 would take 2")
+    assert line.endswith("at this pace, extrapolated from a synthetic corpus, whose videos are smaller")
 
 
 def test_json_has_all_of_it(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
