@@ -163,7 +163,50 @@ def test_a_view_says_where_it_spoiled_the_face_and_only_there(trial):
         assert not view.visual_bad[~seen].any()
         assert not view.visual_bad[seen][~changed[trial.tick_face[seen]]].any()
         assert 0 <= view.visual_bad.min() <= view.visual_bad.max() <= 1
+
+
+def unlike(trial: Trial, view: Trial) -> np.ndarray:
+    """[n_ticks] how far the sound of `view` is from that of `trial`, as a share of its level; shift and gain of the whole clip do not count."""
+    clean, worse = (each.samples(0, len(each.audio)).astype(np.float64) for each in (trial, view))
+    size = 1 << (2 * len(clean)).bit_length()
+    alike = np.fft.irfft(np.fft.rfft(worse, size) * np.conj(np.fft.rfft(clean, size)), size)
+    lag = int(np.argmax(alike))
+    clean = shifted(clean, lag if lag < size // 2 else lag - size)
+    # a clip's gain is that of what was left alone, more than any other one stretch
+    gains, counts = np.unique(np.round(worse[clean != 0] / clean[clean != 0], 2), return_counts=True)
+    gains, counts = gains[gains > 0.02], counts[gains > 0.02]
+    rough = gains[np.argmax(counts)]
+    near = np.abs(worse - rough * clean) <= 0.01 * np.abs(clean)
+    gain = (worse[near] @ clean[near]) / (clean[near] @ clean[near])
+    first = np.array([trial.first_sample(k) for k in range(trial.n_ticks + 1)])
+    off, of = (np.add.reduceat(np.append(each**2, np.zeros(600)), first)[:-1] for each in (worse / gain - clean, clean))
+    return np.where(of > 0, np.sqrt(off / np.maximum(of, 1e-12)), np.nan)
+
+
+def test_a_view_says_where_it_spoiled_the_sound_and_only_there(trial):
+    """Where it says so each tick differs; elsewhere ticks are as they were, or noise of 12 dB and less, which counts as clean."""
+    times = trial.frame_t_ns * 20
+    hiss = np.random.default_rng(0).normal(0, 3000, int(times[-1] * 16 / 1e6)).astype(np.int16)
+    long = replace(trial, frame_t_ns=times, audio=hiss)
+
+    def fits(bad: np.ndarray, off: np.ndarray) -> bool:
+        # a tick in which a stretch begins or ends is spoiled in part
+        whole = np.isfinite(off[1:-1]) & (bad[1:-1] == bad[:-2]) & (bad[1:-1] == bad[2:])
+        marked, left = off[1:-1][whole & (bad[1:-1] > 0)], off[1:-1][whole & (bad[1:-1] == 0)]
+        return bool((marked > 0.2).all() and (left < 0.4).all() and left.min() < 0.01)
+
+    seen = 0
+    for number in range(1, 12):
+        view = training_view(long, 40, 5, number, 0.4)
         assert 0 <= view.audio_bad.min() <= view.audio_bad.max() <= 1
+        if not 0.1 < (view.audio_bad > 0).mean() < 0.7:
+            continue
+        seen += 1
+        off = unlike(long, view.trial)
+        assert fits(view.audio_bad, off)
+        assert not fits(view.audio_bad[::-1], off)
+        assert not fits(np.roll(view.audio_bad, 90), off)
+    assert seen > 3
 
 
 def test_no_chance_of_corruption_changes_nothing_but_the_crop(trial):
