@@ -90,7 +90,7 @@ def gather(
     """
     trials = store.trials(split)
     frames: dict[str, dict[Kind, dict[str, NDArray[np.float32]]]] = {label: {} for label in (*models, *([ENSEMBLE] if ensemble else []))}
-    with evaluating(models), Progress(f"evaluate {split}", len(trials), "trials") if progress else Silent() as bar:
+    with evaluating(models), Progress(f"evaluate {split}", len(trials), "trials", shown=progress) as bar:
         predictor = Predictor(models)
         for trial in trials:
             found = predictor.tracks(trial, variants, wanted, hop)
@@ -132,17 +132,6 @@ def evaluating(models: Mapping[str, SAGE]) -> Iterator[None]:
     finally:
         for label, model in models.items():
             model.train(before[label])
-
-
-class Silent:
-    """A progress bar that shows nothing."""
-
-    def __enter__(self) -> Silent:
-        return self
-
-    def step(self, n: int = 1, note: str | None = None) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
 
 
 def evaluate(

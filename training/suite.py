@@ -25,7 +25,7 @@ from .data import protocols
 from .data.corruption import CELLS, Cell, corrupted
 from .data.store import Store, Trial
 from .data.windows import STRIDE, Window, window_at
-from .evaluation import Silent, evaluating
+from .evaluation import evaluating
 from .model import SAGE
 from .prediction import FusionInput, by_encoders, check_fits, fuse, overlap_ends, window_batches
 
@@ -159,7 +159,7 @@ def run_suite(
     groups = by_encoders(models)
     arms = {label: {name: _Arm() for name in cells} for label in models}
     steps = len(trials) * len(groups) * len(cells)
-    with evaluating(models), Progress(f"suite {split}", steps, "cells") if progress else Silent() as bar:
+    with evaluating(models), Progress(f"suite {split}", steps, "cells", shown=progress) as bar:
         for trial in trials:
             for group in groups:
                 for name, outputs in _run_trial({label: models[label] for label in group}, trial, seed, cells):

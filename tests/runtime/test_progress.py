@@ -34,3 +34,13 @@ def test_a_terminal_is_redrawn_and_ends_with_a_newline() -> None:
         progress.step()
     assert stream.getvalue().startswith("\r")
     assert stream.getvalue().endswith("\n")
+
+
+def test_what_is_not_shown_is_counted_and_writes_nothing() -> None:
+    stream = Terminal()
+    with Progress("encode", total=2, stream=stream, shown=False) as progress:
+        progress._every_s = 0.0
+        progress.step()
+        progress.step(note="ok")
+    assert progress.done == 2
+    assert not stream.getvalue()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -106,7 +105,7 @@ def prepare_store(source: Path, out: Path, *, rate: int | str, workers: int | No
         rest = sorted((job for job in jobs if not looked[job].unchanged), key=lambda job: (-looked[job].crops, job.video))
         _check_disk(partial.folder, sum(looked[job].crops for job in rest))
         with (
-            Progress("prepare", sum(looked[job].crops for job in rest), "crops", stream=None if progress else io.StringIO()) as bar,
+            Progress("prepare", sum(looked[job].crops for job in rest), "crops", shown=progress) as bar,
             contextlib.closing(run_jobs(_prepare_video, rest, workers)) as results,
         ):
             for job, record in results:
@@ -143,7 +142,7 @@ def _look(jobs: Sequence[_Job], workers: int, progress: bool) -> dict[_Job, _Loo
     """Look at all that can be refused at once, before hours of work. Raises DataError or SourceError."""
     looked = {}
     with (
-        Progress("check", len(jobs), "videos", stream=None if progress else io.StringIO()) as bar,
+        Progress("check", len(jobs), "videos", shown=progress) as bar,
         contextlib.closing(run_jobs(_look_at, jobs, workers if len(jobs) > _FEW else 1)) as results,
     ):
         for job, result in results:

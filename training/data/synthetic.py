@@ -13,7 +13,6 @@ turns to speak, both voices are on the one sound track, and their arousal runs m
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,7 +113,7 @@ def synthesise(
         raise UsageError(f"{seconds:g} seconds a video is out of range; choose 2 to 3600")
     videos = plan(seed, train, val, seconds)
     corruption: dict[str, list[dict[str, object]]] = {}
-    with atomic_folder(Path(out)) as work, Progress("synth", len(videos), "videos", stream=None if progress else io.StringIO()) as bar:
+    with atomic_folder(Path(out)) as work, Progress("synth", len(videos), "videos", shown=progress) as bar:
         for folder in ("batch1", "cropped_aligned", "VA_Estimation_Challenge/Train_Set", "VA_Estimation_Challenge/Validation_Set", "synthetic"):
             (work / folder).mkdir(parents=True)
         jobs = [(video, work) for video in sorted(videos, key=lambda v: -v.seconds * v.size[0] * v.size[1])]
