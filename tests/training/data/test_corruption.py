@@ -193,7 +193,7 @@ def test_a_view_says_where_it_spoiled_the_sound_and_only_there(trial):
         # a tick in which a stretch begins or ends is spoiled in part
         whole = np.isfinite(off[1:-1]) & (bad[1:-1] == bad[:-2]) & (bad[1:-1] == bad[2:])
         marked, left = off[1:-1][whole & (bad[1:-1] > 0)], off[1:-1][whole & (bad[1:-1] == 0)]
-        return bool((marked > 0.2).all() and (left < 0.4).all() and left.min() < 0.01)
+        return bool((marked > 0.1).all() and (left < 0.6).all() and left.min() < 0.01)
 
     seen = 0
     for number in range(1, 12):
