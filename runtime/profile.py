@@ -201,7 +201,7 @@ def _feed(runs: dict[str, _Run], media: Path, seconds: float, progress: bool) ->
     warm_at: int | None = None
     turns = itertools.cycle(range(len(runs)))
     order = list(runs.values())
-    with Progress("profile", int(WARM_UP_S + seconds), "s of media") if progress else contextlib.nullcontext() as shown:
+    with Progress("profile", int(WARM_UP_S + seconds), "s of media", shown=progress) as bar:
         done_s, now, end_of_block = 0, 0, block_ns
         for event, got_ns in _timed(_repeated(media)):
             if event.t_ns >= end_of_block:
@@ -214,8 +214,8 @@ def _feed(runs: dict[str, _Run], media: Path, seconds: float, progress: bool) ->
                     warm_at = now
                     for run in order:
                         run.reset()
-                if shown is not None and now // NS_PER_S > done_s:
-                    shown.step(now // NS_PER_S - done_s)
+                if now // NS_PER_S > done_s:
+                    bar.step(now // NS_PER_S - done_s)
                     done_s = now // NS_PER_S
                 if warm_at is not None and now - warm_at >= measure_ns:
                     return (now - warm_at) / NS_PER_S
