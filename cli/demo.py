@@ -80,7 +80,7 @@ def _chain(work: Path, out: Path, seed: int, corpus: dict[str, Any], training: d
     from sage_edge.runtime.machine import PeakMemory, machine, versions
     from sage_edge.runtime.profile import profile
     from sage_edge.training import presets, train
-    from sage_edge.training.config import TrainConfig, split_settings
+    from sage_edge.training.config import recipe, split_settings
     from sage_edge.training.data.store import Store, prepare
     from sage_edge.training.data.synthetic import synthesise
 
@@ -96,7 +96,7 @@ def _chain(work: Path, out: Path, seed: int, corpus: dict[str, Any], training: d
             prepare(work / "corpus", work / "store")
         store = Store.open(work / "store")
         with steps.step("train", "faces, then sound, then their fusion, in FP32"):
-            preset, config = split_settings(presets.get("tiny"), TrainConfig(), {"seed": str(seed), **training})
+            preset, config = split_settings(presets.get("tiny"), recipe("tiny"), {"seed": str(seed), **training})
             train(store, preset, work / "checkpoint", config)
         with steps.step("compile", "to INT8, calibrated on training clips"):
             compile_bundle(work / "checkpoint", store, work / "demo.sage", max_drop=max_drop)
