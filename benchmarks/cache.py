@@ -1,4 +1,5 @@
-"""Cache: an epoch of the fusion stage that reads features from disk against one that computes them each time, for `base` (ResNet-50, WavLM-base).
+"""Cache: an epoch of the fusion stage that reads features from disk against one that computes them each time, for `base` (ResNet-50, WavLM-base)
+or another preset.
 
 Both are `FusionStage`, begin with the same weights and draw the same windows; what differs is where V and A come from. An epoch trains on a batch
 of windows and validates on a quarter as many, about what the recipe of `base` does on Aff-Wild2. The one that computes encodes each face of a
@@ -26,7 +27,6 @@ SIZES = {
     "cuda": {"ticks": 9000, "val_ticks": 12900, "windows": 256, "batch": 32},
 }
 """Ticks of the only trial of each split, windows per epoch, windows per step."""
-PRESET = "base"
 RATE_HZ, SAMPLE_RATE_HZ = 30, 16_000
 AGREE = 1e-3
 """Relative: of features (batches of other sizes are rounded otherwise), and of an epoch's losses."""
@@ -94,7 +94,7 @@ def operations(preset: str) -> dict[str, float]:
     return {"encoders": round(of_encoders, 1), "rest": round(of_rest, 1), "ratio": round((of_encoders + of_rest) / of_rest, 1)}
 
 
-def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
+def run(n: int = 400, seed: int = 0, preset: str = "base") -> dict[str, Any]:
     """`variants`: {"cached", "uncached"} with the seconds of an epoch, n / 200 of each, and "fill", what computing the cache takes once."""
     import torch
 
@@ -110,7 +110,7 @@ def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
         seed=seed, fusion_epochs=epochs + 1, fusion_windows=sizes["windows"], fusion_batch=sizes["batch"], fusion_stride=200, fusion_lr=1e-4
     )
     torch.manual_seed(seed)
-    model = SAGE(presets.get(PRESET)).to(device)
+    model = SAGE(presets.get(preset)).to(device)
     # one set of encoders, which stay as they are
     other = copy.copy(model)
     other._modules = {**model._modules, "fusion": copy.deepcopy(model.fusion)}

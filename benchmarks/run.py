@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--n", type=int, default=400, help="timed calls of each variant and case (400)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--preset", help="of cache: tiny, base or large (base)")
     parser.add_argument("--list", action="store_true", help="print the names of all benchmarks")
     args = parser.parse_args()
     if args.list:
@@ -45,7 +46,10 @@ def main() -> int:
         return 0
     if args.name is None:
         parser.error(f"name one benchmark: {', '.join(BENCHMARKS)}")
-    found = importlib.import_module(args.name).run(n=args.n, seed=args.seed)
+    if args.preset and args.name != "cache":
+        parser.error(f"{args.name} has no presets; leave --preset away")
+    of_preset = {"preset": args.preset} if args.preset else {}
+    found = importlib.import_module(args.name).run(n=args.n, seed=args.seed, **of_preset)
     command = "python benchmarks/run.py " + " ".join(sys.argv[1:])
     result = {"name": args.name, "machine": machine(), "versions": versions(), "command": command, **found}
     if args.json:

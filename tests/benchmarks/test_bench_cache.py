@@ -15,14 +15,13 @@ def bench(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     import cache
 
-    monkeypatch.setattr(cache, "PRESET", "tiny")
     monkeypatch.setattr(cache, "SIZES", dict.fromkeys(("cpu", "cuda"), SMALL["cpu"]))
     yield cache
     del sys.modules["cache"]
 
 
 def test_both_epochs_have_the_same_features_and_losses(bench):
-    found = bench.run(n=1)
+    found = bench.run(n=1, preset="tiny")
     assert {"cached", "uncached", "fill"} == set(found["variants"])
     assert max(found["notes"]["largest relative difference"].values()) < bench.AGREE
     assert found["ratios"]["cached_over_uncached"] > 0
@@ -50,4 +49,4 @@ def test_other_numbers_are_not_measured(bench, monkeypatch):
 
     monkeypatch.setattr(bench, "_computing", wrong)
     with pytest.raises(SystemExit, match="cached and computed features differ"):
-        bench.run(n=1)
+        bench.run(n=1, preset="tiny")
