@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -282,6 +283,15 @@ def start(corpus: Path, out: Path) -> subprocess.Popen[str]:
     return process
 
 
+def without_interpreter_start(said: str) -> str:
+    """`said` without what Python itself prints in a worker whose parent is gone before it has handed over what to run: none of our code is in it."""
+    return re.sub(
+        r'Traceback \(most recent call last\):\n(  File "(<string>|[^"]*multiprocessing/spawn\.py)".*\n(    .*\n)*)+EOFError: Ran out of input\n',
+        "",
+        said,
+    )
+
+
 @pytest.mark.slow
 def test_killed_twenty_times_it_ends_with_the_same_store(tmp_path: Path) -> None:
     """SIGKILL to the process alone, as the kernel does it when memory runs out; its workers must not go on and meddle with the next run."""
@@ -301,7 +311,7 @@ def test_killed_twenty_times_it_ends_with_the_same_store(tmp_path: Path) -> None
             kills += 1
         _, said = process.communicate(timeout=300)
         assert process.returncode in (0, -signal.SIGKILL), said
-        assert "Traceback" not in said
+        assert "Traceback" not in without_interpreter_start(said)
         partly += partial.holds_work()
         if out.exists() and not partial.folder.exists():
             assert content(out) == whole
