@@ -101,6 +101,13 @@ def lock(path: Path) -> IO[bytes]:
     return stream
 
 
+def cache_folder() -> Path:
+    """Where this user's machine-specific results live: $CACHE_DIRECTORY, else $XDG_CACHE_HOME/sage-edge, else ~/.cache/sage-edge."""
+    if folder := os.environ.get("CACHE_DIRECTORY"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sage-edge"
+
+
 def _umask() -> int:
     """The bits that this process takes from new files."""
     # It cannot be read without being set; 0o077 in between lets no file of another thread out to others.

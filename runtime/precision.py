@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import statistics
 import time
-from pathlib import Path
 
 from . import machine
 from .bundle import Bundle
 from .engines import check_backend, default_threads
 from .errors import UsageError
-from .files import atomic_file
+from .files import atomic_file, cache_folder
 from .graphs import Graphs
 from .ort import load as load_onnxruntime
 
@@ -49,13 +47,6 @@ def resolve(bundle: Bundle, precision: str, backend: str, threads: int | None = 
             f"{bundle.path.name} holds no {name} graphs, only {', '.join(bundle.precisions)}; compile it again or choose another precision"
         )
     return name
-
-
-def cache_folder() -> Path:
-    """Where this user's machine-specific results live: $CACHE_DIRECTORY, else $XDG_CACHE_HOME/sage-edge, else ~/.cache/sage-edge."""
-    if folder := os.environ.get("CACHE_DIRECTORY"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sage-edge"
 
 
 def time_hops(bundle: Bundle, precisions: list[str], backend: str, threads: int | None, runs: int = _RUNS) -> dict[str, float]:
