@@ -96,7 +96,7 @@ def fresh(code: str) -> list[str]:
     return result.stdout.splitlines()
 
 
-HEAVY = ("torch", "cv2", "onnxruntime", "onnx", "av", "soxr", "sounddevice", "matplotlib", "transformers")
+HEAVY = ("torch", "cv2", "onnxruntime", "openvino", "onnx", "av", "soxr", "sounddevice", "matplotlib", "transformers")
 
 
 @pytest.mark.parametrize(

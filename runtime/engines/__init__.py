@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..machine import cores
 
-BACKENDS = ("onnxruntime",)
+BACKENDS = ("onnxruntime", "openvino", "tensorrt")
+HINTS: dict[str, tuple[str, ...]] = {"onnxruntime": ("cpu", "cuda"), "openvino": ("f32", "bf16"), "tensorrt": ()}
+"""What `hint` may be, the default first: ONNX Runtime's provider, and the precision of what an OpenVINO graph leaves in floating point."""
 
 
 class Engine(Protocol):
@@ -43,19 +45,33 @@ class Engine(Protocol):
         """Free the graph; calling it again does nothing."""
 
 
-def open_engine(path: str | os.PathLike[str], backend: str = "onnxruntime", batch: int = 1, threads: int | None = None) -> Engine:
-    """Load the ONNX graph at `path` for inputs of `batch` items. `threads` None means `default_threads()`.
+def open_engine(
+    path: str | os.PathLike[str], backend: str = "onnxruntime", batch: int = 1, threads: int | None = None, hint: str | None = None
+) -> Engine:
+    """Load the ONNX graph at `path` for inputs of `batch` items. `threads` None means `default_threads()`, `hint` None the first of `HINTS`.
 
-    Raises UsageError for an unknown backend, a batch or thread count below 1, and EngineError for a graph that cannot be loaded.
+    Raises UsageError for an unknown backend or hint, a batch or thread count below 1, and EngineError for a backend that is not there and for a
+    graph that cannot be loaded.
     """
     check_backend(backend)
     if batch < 1:
         raise UsageError(f"batch is {batch}, must be at least 1")
     if threads is not None and threads < 1:
         raise UsageError(f"threads is {threads}, must be at least 1; leave it out for {default_threads()}")
+    if hint is not None and hint not in HINTS[backend]:
+        raise UsageError(f"hint {hint!r} is unknown to {backend}; " + (f"one of {', '.join(HINTS[backend])}" if HINTS[backend] else "it takes none"))
+    path, threads = Path(path), default_threads() if threads is None else threads
+    if backend == "openvino":
+        from .openvino import OpenVINOEngine
+
+        return OpenVINOEngine(path, batch, threads, hint or "f32")
+    if backend == "tensorrt":
+        from .tensorrt import TensorRTEngine
+
+        return TensorRTEngine(path, batch)
     from .onnxruntime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(Path(path), batch, default_threads() if threads is None else threads)
+    return OnnxRuntimeEngine(path, batch, threads, hint or "cpu")
 
 
 def check_backend(backend: str) -> None:

@@ -1,6 +1,7 @@
-"""ONNX Runtime on the CPU: arrays bound once, nothing copied by `run`, threads set and never spinning.
+"""ONNX Runtime on the CPU, or a float graph on CUDA: arrays bound once, threads set and never spinning. On the CPU nothing is copied by `run`.
 
 Spinning worker threads would take whole cores while they wait for the next hop; without it an idle session costs nothing.
+`int8-trt` graphs are TensorRT's; here they can be simulated on the CPU, to see what their numbers are.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import cpu, onnx_file
 from ..errors import EngineError
 from ..ort import load
+from .arrays import aligned_zeros, one_line, static_shape
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -24,17 +27,18 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(int8)": np.dtype(np.int8),
     "tensor(bool)": np.dtype(np.bool_),
 }
-_ALIGN = 64
+_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+CUDA_INSTALL = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
 
 
 class OnnxRuntimeEngine:
     """See `sage_edge.runtime.engines.Engine`."""
 
-    def __init__(self, path: Path, batch: int, threads: int) -> None:
+    def __init__(self, path: Path, batch: int, threads: int, hint: str = "cpu") -> None:
         try:
             ort = load()
         except ImportError as error:
-            raise EngineError(f"onnxruntime cannot be loaded ({_line(error)}): pip install onnxruntime") from None
+            raise EngineError(f"onnxruntime cannot be loaded ({one_line(error)}): pip install onnxruntime") from None
         if not path.is_file():
             raise EngineError(f"{path} does not exist; compile the bundle again")
         options = ort.SessionOptions()
@@ -47,20 +51,28 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        if cpu.saturates(cpu.features()):
+            # U8U8 kernels: their products are added up in 32 bits
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        precision = onnx_file.metadata(path).get("precision")
+        if hint == "cuda":
+            _check_cuda(ort, path, precision)
         self._path, self._threads = path, threads
         try:
-            self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session: Any = ort.InferenceSession(str(path), options, providers=_PROVIDERS[hint], disabled_optimizers=_spoils(precision))
             self._binding: Any = self._session.io_binding()
-            self._inputs = {arg.name: self._allocate(arg.name, arg.type, self._shape(arg, batch)) for arg in self._session.get_inputs()}
+            self._inputs = {arg.name: self._allocate(arg, batch) for arg in self._session.get_inputs()}
             for name, array in self._inputs.items():
                 self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
-            self._outputs = {arg.name: self._allocate(arg.name, arg.type, self._shape(arg, batch)) for arg in self._session.get_outputs()}
+            self._outputs = {arg.name: self._allocate(arg, batch) for arg in self._session.get_outputs()}
             for name, array in self._outputs.items():
                 self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         except EngineError:
             raise
         except Exception as error:  # onnxruntime raises its own classes, RuntimeError and ValueError alike
-            raise EngineError(f"{path} cannot be loaded by onnxruntime {ort.__version__} ({_line(error)}); compile the bundle again") from None
+            raise EngineError(f"{path} cannot be loaded by onnxruntime {ort.__version__} ({one_line(error)}); compile the bundle again") from None
+        if hint == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise EngineError(f"onnxruntime {ort.__version__} found no usable GPU and would run on the CPU; see sage-edge doctor")
 
     @property
     def inputs(self) -> dict[str, NDArray[Any]]:
@@ -80,33 +92,24 @@ class OnnxRuntimeEngine:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # see above
-            raise EngineError(f"{self._path} failed to run ({_line(error)}); check it with sage-edge verify") from None
+            raise EngineError(f"{self._path} failed to run ({one_line(error)}); check it with sage-edge verify") from None
 
     def close(self) -> None:
         self._binding = self._session = None
 
-    def _shape(self, arg: Any, batch: int) -> tuple[int, ...]:
-        shape = tuple(batch if i == 0 and not isinstance(size, int) else size for i, size in enumerate(arg.shape))
-        if not all(isinstance(size, int) and size > 0 for size in shape):
-            raise EngineError(f"{self._path}: {arg.name} has shape {list(arg.shape)}, only the first size may be open; export the graph again")
-        if shape and shape[0] != batch:
-            raise EngineError(f"{self._path}: {arg.name} is made for batches of {shape[0]}, not {batch}; export the graph again")
-        return shape
-
-    def _allocate(self, name: str, kind: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        if kind not in _DTYPES:
-            raise EngineError(f"{self._path}: {name} has type {kind}, one of {', '.join(_DTYPES)} is needed; export the graph again")
-        return aligned_zeros(shape, _DTYPES[kind])
+    def _allocate(self, arg: Any, batch: int) -> NDArray[Any]:
+        if arg.type not in _DTYPES:
+            raise EngineError(f"{self._path}: {arg.name} has type {arg.type}, one of {', '.join(_DTYPES)} is needed; export the graph again")
+        return aligned_zeros(static_shape(self._path, arg.name, arg.shape, batch), _DTYPES[arg.type])
 
 
-def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Zeros that start on a cache line."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    raw = np.zeros(size + _ALIGN, np.uint8)
-    start = -raw.ctypes.data % _ALIGN
-    return raw[start : start + size].view(dtype).reshape(shape)
+def _check_cuda(ort: Any, path: Path, precision: str | None) -> None:
+    if precision is not None:
+        raise EngineError(f"{path} is an {precision} graph, which is no work for onnxruntime on CUDA; choose precision fp32-cuda")
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        raise EngineError(f"onnxruntime {ort.__version__} has no CUDA provider: {CUDA_INSTALL}")
 
 
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:197] + "..."
+def _spoils(precision: str | None) -> list[str] | None:
+    """Optimizers to do without: this one computes a bias in 8 bits with an FP16 scale, which underflows (ONNX Runtime 1.31 on the CPU)."""
+    return ["WeightBiasQuantization"] if precision == "int8-trt" else None

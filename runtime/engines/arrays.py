@@ -1,0 +1,38 @@
+"""What the engines share: aligned arrays, the shapes they may have, and an error of somebody else's library in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError
+
+_ALIGN = 64
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Zeros that start on a cache line."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    raw = np.zeros(size + _ALIGN, np.uint8)
+    start = -raw.ctypes.data % _ALIGN
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def static_shape(path: Path, name: str, sizes: Sequence[object], batch: int) -> tuple[int, ...]:
+    """The shape of `name` for `batch` items; a size that is no whole number is an open one. Raises EngineError unless only the first is open."""
+    shape = tuple(batch if i == 0 and not isinstance(size, int) else size for i, size in enumerate(sizes))
+    if not all(isinstance(size, int) and size > 0 for size in shape):
+        raise EngineError(f"{path}: {name} has shape {list(sizes)}, only the first size may be open; export the graph again")
+    if shape and shape[0] != batch:
+        raise EngineError(f"{path}: {name} is made for batches of {shape[0]}, not {batch}; export the graph again")
+    return tuple(int(size) for size in shape if isinstance(size, int))
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, in one line of at most 200 characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:197] + "..."
