@@ -7,23 +7,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle
+from .bundle import GRAPHS, Bundle
 from .engines import Engine, open_engine
 from .errors import EngineError
+from .flavours import Flavour, flavour
 
 
 class Graphs:
     """`visual`, `audio` and `fusion`, each for one item at a time. Close it, or use it in a `with`.
 
-    Raises EngineError when a graph cannot be loaded or does not fit the manifest.
+    `precision` is one of `flavours.FLAVOURS`. Raises UsageError for another, EngineError when a graph cannot be loaded or does not fit the manifest.
     """
 
     def __init__(self, bundle: Bundle, precision: str, backend: str = "onnxruntime", threads: int | None = None) -> None:
-        self._bundle, self.precision, self.backend = bundle, precision, backend
+        self.precision, self.backend = precision, backend
         self._engines: list[Engine] = []
+        kind = flavour(precision, backend)
         try:
-            self.visual, self.audio, self.fusion = (self._open(name, backend, threads) for name in ("visual", "audio", "fusion"))
-            self._check()
+            for name in GRAPHS:
+                self._engines.append(open_graph(bundle, name, kind, backend, threads))
+            self.visual, self.audio, self.fusion = self._engines
         except BaseException:
             self.close()
             raise
@@ -46,34 +49,41 @@ class Graphs:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self, name: str, backend: str, threads: int | None) -> Engine:
-        engine = open_engine(self._bundle.graph(name, self.precision), backend, 1, threads)
-        self._engines.append(engine)
-        return engine
 
-    def _check(self) -> None:
-        m = self._bundle.manifest
-        side, window, visual, audio = m.face.input_size, m.window, m.dims.visual, m.dims.audio
-        modality = {"modality": (1, window, 2)} if m.model.reliability == "modality" else {}
-        masks = {"visual_mask": (1, window), "audio_mask": (1, window)}
-        self._fits("visual", self.visual, {"faces": (1, 3, side, side)}, {"visual": (1, visual)})
-        self._fits("audio", self.audio, {"samples": (1, m.samples)}, {"audio": (1, window, audio)})
-        self._fits(
-            "fusion",
-            self.fusion,
-            {"visual": (1, window, visual), "audio": (1, window, audio), **masks},
-            {"estimates": (1, window, 2), "temporal": (1, window), **modality},
-        )
+def open_graph(bundle: Bundle, name: str, kind: Flavour, backend: str, threads: int | None = None) -> Engine:
+    """The engine of one graph, for one item at a time. Raises UsageError and EngineError as `Graphs` does."""
+    engine = open_engine(bundle.graph(name, kind.graphs), backend, 1, threads, kind.hint)
+    try:
+        _check(bundle, name, kind, engine)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
 
-    def _fits(self, name: str, engine: Engine, inputs: dict[str, tuple[int, ...]], outputs: dict[str, tuple[int, ...]]) -> None:
-        for kind, arrays, wanted in (("inputs", engine.inputs, inputs), ("outputs", engine.outputs, outputs)):
-            found = {key: _describe(array) for key, array in arrays.items()}
-            expected = {key: f"float32 {list(shape)}" for key, shape in wanted.items()}
-            if found != expected:
-                raise EngineError(
-                    f"{self._bundle.graph(name, self.precision)}: its {kind} are {_table(found)} and its manifest needs {_table(expected)}; "
-                    "compile the bundle again"
-                )
+
+def _check(bundle: Bundle, name: str, kind: Flavour, engine: Engine) -> None:
+    m = bundle.manifest
+    side, window, visual, audio = m.face.input_size, m.window, m.dims.visual, m.dims.audio
+    modality = {"modality": (1, window, 2)} if m.model.reliability == "modality" else {}
+    masks = {"visual_mask": (1, window), "audio_mask": (1, window)}
+    inputs: dict[str, dict[str, tuple[int, ...]]] = {
+        "visual": {"faces": (1, 3, side, side)},
+        "audio": {"samples": (1, m.samples)},
+        "fusion": {"visual": (1, window, visual), "audio": (1, window, audio), **masks},
+    }
+    outputs: dict[str, dict[str, tuple[int, ...]]] = {
+        "visual": {"visual": (1, visual)},
+        "audio": {"audio": (1, window, audio)},
+        "fusion": {"estimates": (1, window, 2), "temporal": (1, window), **modality},
+    }
+    for which, arrays, wanted in (("inputs", engine.inputs, inputs[name]), ("outputs", engine.outputs, outputs[name])):
+        found = {key: _describe(array) for key, array in arrays.items()}
+        expected = {key: f"float32 {list(shape)}" for key, shape in wanted.items()}
+        if found != expected:
+            raise EngineError(
+                f"{bundle.graph(name, kind.graphs)}: its {which} are {_table(found)} and its manifest needs {_table(expected)}; "
+                "compile the bundle again"
+            )
 
 
 def _describe(array: NDArray[Any]) -> str:

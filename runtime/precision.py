@@ -1,7 +1,11 @@
-"""Which graphs `precision=` means on a backend, and for "auto" which are faster on this device.
+"""Which backend and precision a bundle runs in here. Named ones are looked up; "auto" is raced on this machine and remembered.
 
-"auto" times one hop of every precision that the bundle holds for the backend, interleaved, and keeps the answer in the user's cache folder;
-bundle, backend, its version, threads and processor are in the key.
+    choice = choose(bundle, "auto", "openvino")         # or backend "auto": every backend that works here
+    choice.backend, choice.precision, choice.line()
+
+A race: each candidate must first give the bundle's golden windows within their tolerance on this machine; those that do are timed in turns over
+the graphs of one hop, and the fastest is taken, whatever its number format. The answer lies in the user's cache folder under a key of
+bundle, candidates with their versions, threads and processor. Nothing is dropped from the bundle.
 """
 
 from __future__ import annotations
@@ -12,79 +16,196 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from . import machine
-from .bundle import Bundle
-from .engines import check_backend, default_threads
-from .errors import UsageError
+from . import cpu, machine
+from .bundle import GRAPHS, Bundle
+from .engines import BACKENDS, check_backend, default_threads
+from .engines.probe import Found, probe
+from .errors import EngineError, UsageError
 from .files import atomic_file, cache_folder
-from .graphs import Graphs
-from .ort import load as load_onnxruntime
+from .flavours import FLAVOURS, Flavour, flavour
+from .golden import GoldenPass
+from .graphs import open_graph
+from .progress import Progress
 
-_FLAVOURS = {"onnxruntime": {"fp32": "fp32", "int8": "int8-cpu"}}
+AUTO = "auto"
 _RUNS = 5
 
 
-def resolve(bundle: Bundle, precision: str, backend: str, threads: int | None = None) -> str:
-    """The bundle's name of `precision` ("fp32", "int8", "auto" or already a bundle's name) on `backend`.
+@dataclass(frozen=True)
+class Choice:
+    """What runs. After a race `seconds` holds what one hop's graphs take, "BACKEND PRECISION" -> median, and `refused` why others could not run."""
 
-    Raises UsageError for an unknown precision and for one that the bundle lacks or the backend cannot run.
+    backend: str
+    precision: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """ "BACKEND PRECISION" of what runs."""
+        return f"{self.backend} {self.precision}"
+
+    @property
+    def raced(self) -> bool:
+        """Whether "auto" chose."""
+        return bool(self.seconds)
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """How many times as long as the chosen one each loser takes, nearest first."""
+        losers = sorted((seconds, name) for name, seconds in self.seconds.items() if name != self.name)
+        return {name: seconds / self.seconds[self.name] for seconds, name in losers}
+
+    def line(self) -> str:
+        """The race in one line for people."""
+        losers = ", ".join(f"{name} {ratio:.2f}" for name, ratio in self.ratios.items())
+        text = f"auto chose {self.name}, {1e3 * self.seconds[self.name]:.1f} ms of engines per hop"
+        text += f"; times as long: {losers}" if losers else "; nothing else ran"
+        return text + "".join(f"; {name} refused: {why}" for name, why in self.refused.items())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return {
+            "backend": self.backend,
+            "precision": self.precision,
+            "seconds_per_hop": dict(self.seconds),
+            "times_as_long": {name: round(ratio, 3) for name, ratio in self.ratios.items()},
+            "refused": dict(self.refused),
+        }
+
+
+def choose(bundle: Bundle, precision: str = AUTO, backend: str = "onnxruntime", threads: int | None = None, progress: bool = False) -> Choice:
+    """What runs for `precision` ("fp32", "int8", "bf16", ..., "auto") on `backend` (or "auto").
+
+    Raises UsageError for an unknown precision and for one that the bundle lacks or the backend cannot run, EngineError when no candidate works,
+    BundleError when the bundle has no golden windows to race on.
     """
-    check_backend(backend)
-    flavours = _FLAVOURS[backend]
-    if precision == "auto":
-        held = [name for name in flavours.values() if name in bundle.precisions]
-        if not held:
+    if backend != AUTO and precision != AUTO:
+        kind = flavour(precision, backend)
+        if kind.graphs not in bundle.precisions:
             raise UsageError(
-                f"{bundle.path.name} holds {', '.join(bundle.precisions)} and {backend} runs {', '.join(flavours.values())}; compile it again"
+                f"{bundle.path.name} holds no {kind.graphs} graphs, only {', '.join(bundle.precisions)}; compile it again or choose another precision"
             )
-        return held[0] if len(held) == 1 else _fastest(bundle, held, backend, threads)
-    name = flavours.get(precision, precision)
-    if name not in flavours.values():
-        raise UsageError(f"precision {precision!r} is unknown to {backend}; one of {', '.join(flavours)}, auto")
-    if name not in bundle.precisions:
+        return Choice(backend, kind.name)
+    found = _candidates(bundle, precision, backend)
+    if len(found) == 1:
+        return Choice(found[0].backend, found[0].kind.name)
+    return _remembered(bundle, found, threads, progress)
+
+
+@dataclass(eq=False)
+class _Candidate:
+    backend: str
+    kind: Flavour
+    on: Found
+    refused: str = ""
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.backend} {self.kind.name}"
+
+
+def _candidates(bundle: Bundle, precision: str, backend: str) -> list[_Candidate]:
+    """What could run, in the order of `FLAVOURS`; a backend that was named stays in, so that the error is its own."""
+    if backend != AUTO:
+        check_backend(backend)
+    known = [
+        (name, kind)
+        for name in ((backend,) if backend != AUTO else BACKENDS)
+        for asked, kind in FLAVOURS[name].items()
+        if precision in (AUTO, asked, kind.name)
+    ]
+    if not known:
+        asked = dict.fromkeys(name for kinds in FLAVOURS.values() for name in kinds)
+        raise UsageError(f"precision {precision!r} is unknown; one of {', '.join(asked)}, auto")
+    held = [(name, kind) for name, kind in known if kind.graphs in bundle.precisions]
+    if not held:
         raise UsageError(
-            f"{bundle.path.name} holds no {name} graphs, only {', '.join(bundle.precisions)}; compile it again or choose another precision"
+            f"{bundle.path.name} holds {', '.join(bundle.precisions)} and {backend} runs "
+            f"{', '.join(dict.fromkeys(kind.graphs for _, kind in known))}; compile it again"
         )
-    return name
+    found = [_Candidate(name, kind, probe(name, _device(name, kind))) for name, kind in held]
+    works = [each for each in found if each.on.ok and _computes(each)]
+    if works:
+        return works
+    lost = found[0].on
+    raise EngineError(f"{lost.backend} does not work on this machine ({lost.why}): {lost.fix}")
 
 
-def time_hops(bundle: Bundle, precisions: list[str], backend: str, threads: int | None, runs: int = _RUNS) -> dict[str, float]:
-    """Median seconds that the graphs of one hop take (a hop's visual runs, one audio, one fusion), the precisions taking turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in precisions}
-    with contextlib.ExitStack() as stack:
-        graphs = {name: stack.enter_context(Graphs(bundle, name, backend, threads)) for name in precisions}
-        for each in graphs.values():
-            each.warm_up()
-        for _ in range(runs):
-            for name, each in graphs.items():
-                start_s = time.perf_counter()
-                each.visual.run()
-                visual_s = time.perf_counter()
-                each.audio.run()
-                each.fusion.run()
-                seconds[name].append((visual_s - start_s) * bundle.manifest.hop + time.perf_counter() - visual_s)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+def _device(backend: str, kind: Flavour) -> str:
+    return "cuda" if backend == "tensorrt" or kind.hint == "cuda" else "cpu"
 
 
-def _fastest(bundle: Bundle, precisions: list[str], backend: str, threads: int | None) -> str:
+def _computes(each: _Candidate) -> bool:
+    """False for bf16 on a processor that would take float32 for it."""
+    if each.kind.hint != "bf16":
+        return True
+    from .engines.openvino import has_bf16
+
+    return has_bf16()
+
+
+def _remembered(bundle: Bundle, candidates: list[_Candidate], threads: int | None, progress: bool) -> Choice:
     key = {
         "bundle": bundle.manifest.digest,
-        "backend": backend,
-        # Its wheels have several names (onnxruntime-gpu, ...); the module has one.
-        "version": str(load_onnxruntime().__version__),
+        "candidates": [[each.backend, each.on.version, each.kind.name] for each in candidates],
         "threads": default_threads() if threads is None else threads,
-        "processor": [platform.machine(), machine.processor(), machine.cores()],
+        "processor": [platform.machine(), machine.processor(), machine.cores(), *sorted(cpu.features())],
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     file = cache_folder() / f"precision-{name}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads(file.read_text())["fastest"]
-        if kept in precisions:
-            return str(kept)
-    seconds = time_hops(bundle, precisions, backend, threads)
-    fastest = min(seconds, key=lambda name: seconds[name])
-    # A read-only home costs the timing again at the next start, nothing else.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        kept = json.loads(file.read_text())
+        seconds = {str(each): float(value) for each, value in kept["seconds_per_hop"].items()}
+        for each in candidates:
+            if each.name == kept["fastest"] and seconds[each.name] > 0:
+                return Choice(each.backend, each.kind.name, seconds, {str(other): str(why) for other, why in kept["refused"].items()})
+    race(bundle, candidates, threads, progress=progress)
+    fit = [each for each in candidates if not each.refused]
+    if not fit:
+        raise EngineError(f"nothing on this machine runs {bundle.path.name}: " + "; ".join(f"{each.name}: {each.refused}" for each in candidates))
+    best = min(fit, key=lambda each: each.seconds)
+    choice = Choice(best.backend, best.kind.name, {each.name: each.seconds for each in fit}, {c.name: c.refused for c in candidates if c.refused})
+    # A read-only home costs the race again at the next start, nothing else.
     with contextlib.suppress(OSError), atomic_file(file) as work:
-        work.write_text(json.dumps({**key, "seconds_per_hop": seconds, "fastest": fastest}, indent=1) + "\n")
-    return fastest
+        kept = {**key, "seconds_per_hop": dict(choice.seconds), "refused": dict(choice.refused), "fastest": best.name}
+        work.write_text(json.dumps(kept, indent=1) + "\n")
+    return choice
+
+
+def race(bundle: Bundle, candidates: list[_Candidate], threads: int | None, runs: int = _RUNS, progress: bool = False) -> None:
+    """Set `seconds` of each candidate (a hop's visual runs, one audio, one fusion), or `refused`. One graph of all of them is in memory at a time."""
+    golden = bundle.golden()
+    passes = {each: GoldenPass(bundle, each.kind, golden) for each in candidates}
+    with Progress("time precisions", len(GRAPHS) * len(candidates), shown=progress) as bar:
+        for graph in GRAPHS:
+            with contextlib.ExitStack() as stack:
+                engines = {}
+                for each in candidates:
+                    if not each.refused:
+                        try:
+                            engine = open_graph(bundle, graph, each.kind, each.backend, threads)
+                            stack.callback(engine.close)
+                            passes[each].run(graph, engine)
+                            engines[each] = engine
+                        except EngineError as error:
+                            each.refused = str(error)
+                    bar.step(note=f"{graph} {each.name}")
+                times: dict[_Candidate, list[float]] = {each: [] for each in engines}
+                for _ in range(runs):
+                    for each, engine in engines.items():
+                        start_s = time.perf_counter()
+                        engine.run()
+                        times[each].append(time.perf_counter() - start_s)
+                for each, values in times.items():
+                    each.seconds += statistics.median(values) * (bundle.manifest.hop if graph == "visual" else 1)
+    for each in candidates:
+        if not each.refused:
+            worst, allowed = max(passes[each].differences().values()), each.kind.tolerance(bundle.manifest.tolerance)
+            if not worst <= allowed:
+                each.refused = f"its golden windows differ by {worst:.2g}, more than {allowed:g}"

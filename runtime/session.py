@@ -26,7 +26,7 @@ from .errors import EngineError, UsageError
 from .estimate import AudioLevel, Drops, Estimate, Face, Reliability
 from .graphs import Graphs
 from .native import FeatureWindow, crop
-from .precision import resolve
+from .precision import Choice, choose
 from .soundtrack import Soundtrack
 from .stages import Stages
 from .ticks import rms_dbfs, tick_time_ns
@@ -56,9 +56,10 @@ class Finder(Protocol):
 class Session:
     """One bundle on one pair of streams. One thread at a time; close it, or use it in a `with`.
 
-    `precision` is "fp32", "int8" or "auto" (the faster on this device, timed once); `hop` is in ticks, the bundle's when None; `t0_ns` is the
-    epoch, the first stamp when None; `threads` is for the engines; `faces` finds faces in pushed frames, the built-in finder when None;
-    `max_lag_ms` is how long a stream that stays behind the other is waited for. Raises UsageError, BundleError, EngineError.
+    `precision` is "fp32", "int8", ... (`flavours.FLAVOURS`) or "auto" (the fastest on this device, timed once), `backend` one of `engines.BACKENDS`
+    or "auto" (all that work here); a `Choice` made before says both. `hop` is in ticks, the bundle's when None; `t0_ns` is the epoch, the first
+    stamp when None; `threads` is for the engines; `faces` finds faces in pushed frames, the built-in finder when None; `max_lag_ms` is how long
+    a stream that stays behind the other is waited for. Raises UsageError, BundleError, EngineError.
 
     Hops are computed inside the push that decides them; `poll` only hands them out. Estimates are finite and in range, always: samples that are
     NaN or infinite become 0, and a graph that overflows is an EngineError from that push, which names the graph.
@@ -68,7 +69,7 @@ class Session:
         self,
         bundle: Bundle,
         backend: str = "onnxruntime",
-        precision: str = "int8",
+        precision: str | Choice = "int8",
         hop: int | None = None,
         *,
         t0_ns: int | None = None,
@@ -89,8 +90,9 @@ class Session:
         self._find_ns, self._crop_ns, self._visual_ns, self._audio_ns, self._fusion_ns, self._hop_ns = (
             self.stages[name] for name in ("find", "crop", "visual", "audio", "fusion", "hop")
         )
-        self.backend, self.precision = backend, resolve(bundle, precision, backend, threads)
-        self._graphs: Graphs | None = Graphs(bundle, self.precision, backend, threads)
+        self.choice = precision if isinstance(precision, Choice) else choose(bundle, precision, backend, threads)
+        self.backend, self.precision = self.choice.backend, self.choice.precision
+        self._graphs: Graphs | None = Graphs(bundle, self.precision, self.backend, threads)
         self._graphs.warm_up()
         self.threads = self._graphs.threads
         self._time = Timeline(m.rate_hz, m.sample_rate_hz, max_lag_ms * 1_000_000, t0_ns)
@@ -190,6 +192,7 @@ class Session:
             "bundle": m.digest,
             "precision": self.precision,
             "backend": self.backend,
+            "auto": self.choice.to_dict() if self.choice.raced else None,
             "threads": self.threads,
             "window": m.window,
             "hop": self.hop,
