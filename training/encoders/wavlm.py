@@ -35,7 +35,7 @@ class ConvLayer(nn.Module):
         if self.norm == "group":
             x = self.layer_norm(x)
         elif self.norm == "layer":
-            x = self.layer_norm(x.transpose(1, 2)).transpose(1, 2)
+            x = self.layer_norm(x.transpose(1, -1)).transpose(1, -1)
         return F.gelu(x)
 
 
