@@ -5,9 +5,9 @@
     fusion  visual [n, W, d_V], audio [n, W, d_A], visual_mask [n, W], audio_mask [n, W], all float32
                                         -> estimates [n, W, 2], temporal [n, W], modality [n, W, 2] (modality models only)
 
-Opset 20; n is dynamic, everything else is static. Batch norms are folded, weight norms are folded in a copy of the model. Every
-node and tensor is named after the module it comes from (`layers.0.attention/...`), so that groups of nodes and files of ranges can be read;
-what is neither weight nor activation starts with `constant/`.
+Opset 20; n is dynamic, everything else is static. What is exported is a copy of the model with its weight norms folded, in the form that
+engines take best (`engine_form.py`); batch norms are folded. Every node and tensor is named after the module it comes from
+(`layers.0.attention/...`), so that groups of nodes and files of ranges can be read; what is neither weight nor activation starts with `constant/`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from sage_edge.runtime import ort
 from sage_edge.runtime.errors import CompileError
 
+from .engine_form import engine_form
 from .facts import CONSTANT, WEIGHTED, properties
 
 OPSET = 20
@@ -55,11 +56,14 @@ class _Named(nn.Module):
         return (out,) if isinstance(out, Tensor) else tuple(value for value in out if value is not None)
 
 
-def export_graph(module: nn.Module, inputs: Inputs, outputs: tuple[str, ...], path: Path, properties: Mapping[str, str]) -> float:
+def export_graph(
+    module: nn.Module, inputs: Inputs, outputs: tuple[str, ...], path: Path, properties: Mapping[str, str], original: nn.Module | None = None
+) -> float:
     """Write `module` to `path` and return its greatest difference to torch over batches of 1 and 3 (see `PARITY`).
 
-    `inputs(n)` gives n examples: input name -> float32 tensor [n, ...], in the order of the module's arguments. Raises CompileError when
-    torch cannot export the module, or when ONNX Runtime disagrees with torch by more than `PARITY`.
+    `inputs(n)` gives n examples: input name -> float32 tensor [n, ...], in the order of the module's arguments. `original` is what the graph is
+    compared with, where `module` is another form of it. Raises CompileError when torch cannot export the module, or when ONNX Runtime
+    disagrees with torch by more than `PARITY`.
     """
     plain = _Named(module)
     example = inputs(2)
@@ -86,7 +90,8 @@ def export_graph(module: nn.Module, inputs: Inputs, outputs: tuple[str, ...], pa
     onnx.checker.check_model(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
-    return max(_parity(plain, path, inputs(n), outputs) for n in (1, 3))
+    compared = plain if original is None else _Named(original)
+    return max(_parity(compared, path, inputs(n), outputs) for n in (1, 3))
 
 
 def export(model: SAGE, meta: Mapping[str, Any], out: Path, pattern: str = "{graph}.onnx", done: Callable[[str], object] = str) -> dict[str, Path]:
@@ -95,7 +100,7 @@ def export(model: SAGE, meta: Mapping[str, Any], out: Path, pattern: str = "{gra
     `meta` is the checkpoint's description; it goes into each file's metadata. `done` is called with each graph's name. Raises CompileError
     as `export_graph` does.
     """
-    model, preset = model.folded(), model.preset
+    exported, preset = engine_form(model.folded()), model.preset
     window, size, samples = preset.window, preset.input_size, preset.samples
     generator = torch.Generator().manual_seed(0)
 
@@ -114,15 +119,15 @@ def export(model: SAGE, meta: Mapping[str, Any], out: Path, pattern: str = "{gra
         weighs = model.fusion(*fusion_inputs(1).values()).modality is not None
     outputs = ("estimates", "temporal", "modality") if weighs else ("estimates", "temporal")
     plan: dict[str, tuple[nn.Module, Inputs, tuple[str, ...]]] = {
-        "visual": (model.visual, lambda n: {"faces": noise(n, 3, size, size)}, ("visual",)),
-        "audio": (model.audio, lambda n: {"samples": 0.1 * noise(n, samples)}, ("audio",)),
-        "fusion": (model.fusion, fusion_inputs, outputs),
+        "visual": (exported.visual, lambda n: {"faces": noise(n, 3, size, size)}, ("visual",)),
+        "audio": (exported.audio, lambda n: {"samples": 0.1 * noise(n, samples)}, ("audio",)),
+        "fusion": (exported.fusion, fusion_inputs, outputs),
     }
     props = properties(preset, meta)
     paths = {}
     for name, (module, inputs, names) in plan.items():
         paths[name] = out / pattern.format(graph=name)
-        export_graph(module, inputs, names, paths[name], {**props, "graph": name})
+        export_graph(module, inputs, names, paths[name], {**props, "graph": name}, getattr(model, name))
         done(name)
     return paths
 
@@ -132,12 +137,23 @@ def _rename(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> None
     graph = model.graph
     fixed = {value.name for value in [*graph.input, *graph.output]}
     scopes = {node.name: _scope(node) for node in graph.node}
-    new: dict[str, str] = {}
     initializers = {tensor.name: tensor for tensor in graph.initializer}
+    # Equal weights have become one tensor in the exporter's optimizer (the zeros of a new model, say); each module gets its own again.
+    own: dict[str, dict[str, None]] = {name: {} for name in initializers}
     for node in graph.node:
         for place, name in enumerate(node.input):
-            if name in initializers and name not in new:
-                new[name] = _weight_name(node, place, scopes[node.name], initializers[name], weights, set(new.values()))
+            if name in initializers:
+                node.input[place] = _weight_name(node, place, scopes[node.name], initializers[name], weights)
+                own[name].setdefault(node.input[place])
+    for old, tensor in initializers.items():
+        for name in list(own[old])[1:]:
+            graph.initializer.add().CopyFrom(tensor)
+            graph.initializer[-1].name = name
+        tensor.name = next(iter(own[old]), old)
+    new = {tensor.name: tensor.name for tensor in graph.initializer}
+    if len(new) < len(graph.initializer):
+        names = [tensor.name for tensor in graph.initializer]
+        raise CompileError(f"two weights of the exported graph would be called {next(n for n in names if names.count(n) > 1)!r}; rename a module")
     for node in graph.node:
         for name in node.output:
             if name and name not in fixed:
@@ -151,32 +167,28 @@ def _rename(model: onnx.ModelProto, weights: Mapping[str, NDArray[Any]]) -> None
         node.output[:] = [new.get(name, name) for name in node.output]
         del node.metadata_props[:]
         node.doc_string = ""
-    for value in [*graph.initializer, *graph.value_info]:
+    for value in graph.value_info:
         value.name = new.get(value.name, value.name)
     for value in [*graph.initializer, *graph.value_info, *graph.input, *graph.output]:
         del value.metadata_props[:]
     del model.metadata_props[:], graph.metadata_props[:]
     # The initializers are listed a second time as typed values; ONNX wants them once.
-    kept = [value for value in graph.value_info if value.name not in {new[name] for name in initializers}]
+    kept = [value for value in graph.value_info if value.name not in initializers]
     del graph.value_info[:]
     graph.value_info.extend(kept)
 
 
-def _weight_name(node: onnx.NodeProto, place: int, scope: str, tensor: onnx.TensorProto, weights: Mapping[str, NDArray[Any]], taken: set[str]) -> str:
+def _weight_name(node: onnx.NodeProto, place: int, scope: str, tensor: onnx.TensorProto, weights: Mapping[str, NDArray[Any]]) -> str:
     """Name in the model of the weight that is input number `place` of `node`, or its old name below `constant/`."""
-    known = tensor.name.removeprefix("inner.")
-    if known in weights:
-        return known
-    if node.op_type in WEIGHTED and place > 0:
+    known, kind = tensor.name.removeprefix("inner."), "bias" if place == 2 or node.op_type == "Add" else "weight"
+    mine = f"{scope}.{kind}".lstrip(".")
+    if mine == known or (node.op_type in WEIGHTED and place > 0):
         # Transposed by the exporter, or folded with a batch norm: a weight all the same.
-        return f"{scope}.{'weight' if place == 1 else 'bias'}".lstrip(".")
-    if tensor.data_type == onnx.TensorProto.FLOAT and tensor.dims:
-        # Reshaped by the exporter, as the scale of a group norm is.
-        value = onnx.numpy_helper.to_array(tensor)
-        for name, weight in weights.items():
-            if name.startswith(scope) and name not in taken and weight.size == value.size and np.array_equal(weight.ravel(), value.ravel()):
-                return name
-    return CONSTANT + known
+        return mine
+    if mine in weights and np.array_equal(onnx.numpy_helper.to_array(tensor).ravel(), weights[mine].ravel()):
+        # Shared with an equal one, or reshaped by the exporter.
+        return mine
+    return known if known in weights else CONSTANT + known
 
 
 def _scope(node: onnx.NodeProto) -> str:

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from sage_edge.compile import export
+from sage_edge.compile.engine_form import engine_form
 from sage_edge.compile.facts import CONSTANT, operators, weights_bytes
 from sage_edge.runtime import ort
 from sage_edge.runtime.errors import CompileError
@@ -117,7 +118,7 @@ def test_norms_and_gelu_are_one_node_each(model, graphs) -> None:
 
 def test_weights_keep_the_names_of_the_model(model, graphs) -> None:
     for name in ("audio", "fusion"):
-        module = getattr(model.folded(), name)
+        module = getattr(engine_form(model.folded()), name)
         wanted = {key: value.numpy() for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
         found = {t.name: numpy_helper.to_array(t) for t in onnx.load(graphs[name]).graph.initializer if not t.name.startswith(CONSTANT)}
         assert set(found) == set(wanted)
