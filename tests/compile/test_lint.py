@@ -1,0 +1,112 @@
+"""The linter: every rule has a source and graphs that break it alone, and what we emit breaks none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from lint_graphs import CASES, F16, F32, Build, Case, conv, good, unary
+
+from sage_edge.compile.lint import RULES, TARGETS, lint
+from sage_edge.compile.lint_rules.targets import SINCE
+from sage_edge.compile.lint_rules.view import View
+from sage_edge.runtime.errors import CompileError, UsageError
+
+GRAPHS = ("visual", "audio", "fusion")
+
+
+def name(case: Case) -> str:
+    return case.rule
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_a_graph_that_breaks_a_rule_is_caught_by_that_rule_alone(case: Case) -> None:
+    found = lint(case.broken(), case.target)
+    assert {finding.rule for finding in found} == {case.rule}, "\n".join(map(str, found))
+    assert all(finding.node and finding.fact and finding.fix and finding.source for finding in found)
+
+
+@pytest.mark.parametrize("case", CASES, ids=name)
+def test_its_twin_breaks_none(case: Case) -> None:
+    assert lint(case.clean(), case.target) == []
+
+
+def test_every_rule_has_a_source_and_a_graph_that_breaks_it() -> None:
+    assert len({rule.id for rule in RULES}) == len(RULES)
+    assert {case.rule for case in CASES} == {rule.id for rule in RULES}
+    for rule in RULES:
+        assert rule.says, rule.id
+        assert rule.source, rule.id
+
+
+@pytest.mark.parametrize("operator", SINCE)
+def test_an_operator_is_refused_until_the_release_that_brought_it(operator: str) -> None:
+    g = Build(23)
+    model = g.model(g.node(operator, [g.input("x")]))
+    for target in TARGETS.values():
+        refused = "operator" in {finding.rule for finding in lint(model, target.name)}
+        assert refused == (target.version < SINCE[operator])
+
+
+def test_axes_of_pad_may_change_from_10_4_on() -> None:
+    case = next(case for case in CASES if case.rule == "constant-input" and "Pad" in {node.op_type for node in case.broken().graph.node})
+    assert lint(case.broken(), "trt10.3")
+    assert lint(case.broken(), "trt10.13") == []
+
+
+def test_weights_stored_as_int8_are_fine_from_11_on() -> None:
+    broken = next(case for case in CASES if case.rule == "int8-weights").broken()
+    assert [bool(lint(broken, target)) for target in TARGETS] == [True, True, True, False]
+
+
+def test_what_the_file_says_of_inner_types_does_not_count() -> None:
+    model = unary("Relu", kind=F16)
+    model.graph.node.append(onnx.helper.make_node("Exp", [model.graph.output[0].name], ["y"]))
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info(model.graph.output[0].name, F32, None))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", F16, None))
+    assert View(model).type(model.graph.node[0].output[0]) == F16
+    assert lint(model, "trt10.3") == []
+
+
+def test_large_constants_are_looked_through_too() -> None:
+    model = conv(shape=(64, 32, 9, 9), size=("n", 32, 16, 16))
+    values = onnx.numpy_helper.to_array(model.graph.initializer[0]).copy()
+    assert values.size > 1 << 16
+    values[-1, -1, -1, -1] = float("nan")
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(values, "w"))
+    assert [(finding.rule, finding.node) for finding in lint(model, "trt10.3")] == [("nan", "w")]
+
+
+def test_errors_come_first() -> None:
+    g = Build()
+    x, w = g.input("x", F32, ("n", "width")), g.const("w", [[1.0]])
+    g.node("Det", [x], "d")
+    found = lint(g.model(g.node("MatMul", [x, g.pair(w)])), "trt10.3")
+    assert [finding.severity for finding in found] == ["error", "warning", "warning"]
+
+
+def test_a_file_is_linted_like_its_model(tmp_path: Path) -> None:
+    for case in CASES[::5]:
+        onnx.save(case.broken(), tmp_path / "g.onnx")
+        assert lint(tmp_path / "g.onnx", case.target) == lint(case.broken(), case.target)
+
+
+@pytest.mark.parametrize(("target", "near"), [("trt10.2", "trt10.3"), ("10.16", "trt10.16"), ("TRT11", "trt11.4")])
+def test_an_unknown_target_names_the_nearest(target: str, near: str) -> None:
+    with pytest.raises(UsageError, match=f"{target!r}; did you mean {near!r}"):
+        lint(good(), target)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", b"\x08\x0a"])
+def test_what_is_no_graph_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "g.onnx").write_bytes(content)
+    with pytest.raises(CompileError, match=r"g\.onnx .*; give the \.onnx"):
+        lint(tmp_path / "g.onnx", "trt10.3")
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("target", TARGETS)
+def test_float_graphs_pass_and_graphs_for_the_cpu_do_not(bundle_path: Path, graph: str, target: str) -> None:
+    assert [finding for finding in lint(bundle_path / "onnx" / f"{graph}.fp32.onnx", target) if finding.severity == "error"] == []
+    assert "uint8-quantization" in {finding.rule for finding in lint(bundle_path / "onnx" / f"{graph}.int8-cpu.onnx", target)}
