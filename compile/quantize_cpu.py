@@ -54,10 +54,13 @@ def tensors(model: onnx.ModelProto, float_groups: Collection[str] = FLOAT) -> li
     return list(names)
 
 
-def emit(graph: Path, ranges: Mapping[str, tuple[float, float]], float_groups: Collection[str] = FLOAT) -> onnx.ModelProto:
+def emit(
+    graph: Path, ranges: Mapping[str, tuple[float, float]], float_groups: Collection[str] = FLOAT, reduce_range: bool = False
+) -> onnx.ModelProto:
     """The float32 graph at `graph` with Q/DQ nodes; `ranges` is tensor -> (low, high) for at least the names in `tensors`.
 
-    Raises CompileError when a range is missing or not finite.
+    `reduce_range` gives weights 7 bits, [-64, 64]: x86 without VNNI adds pairs of products in 16 bits, which saturate with 8. Raises CompileError
+    when a range is missing or not finite.
     """
     ort.load()
     from onnxruntime.quantization import QuantType
@@ -76,7 +79,7 @@ def emit(graph: Path, ranges: Mapping[str, tuple[float, float]], float_groups: C
         quantizer = QDQQuantizer(
             model,
             per_channel=True,
-            reduce_range=False,
+            reduce_range=reduce_range,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QUInt8,
             tensors_range=spans,
@@ -95,8 +98,9 @@ def emit(graph: Path, ranges: Mapping[str, tuple[float, float]], float_groups: C
         _spare_float_consumers(quantizer.model.model, chosen)
         quantizer.model.topological_sort()
         model = quantizer.model.model
-    for prop in ("precision", PRECISION), ("float_groups", ",".join(sorted(float_groups))):
-        model.metadata_props.add(key=prop[0], value=prop[1])
+    properties = {"precision": PRECISION, "float_groups": ",".join(sorted(float_groups)), "weight_bits": "7" if reduce_range else "8"}
+    for key, value in properties.items():
+        model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model)
     return model
 

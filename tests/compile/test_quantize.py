@@ -14,7 +14,7 @@ from sage_edge.calibration.ranges import collect
 from sage_edge.compile import quantize_cpu
 from sage_edge.compile.facts import quantized_share, weights_bytes
 from sage_edge.compile.groups import FLOAT, check_groups, groups, weighted
-from sage_edge.runtime import ort
+from sage_edge.runtime import ort, ov
 from sage_edge.runtime.errors import CompileError, UsageError
 
 GRAPHS = ("visual", "audio", "fusion")
@@ -141,6 +141,51 @@ def test_8_bits_keep_the_signal(model, bundle_path: Path, floats, tmp_path: Path
     for a, b in zip(run(floats[graph], feed), run(emitted, feed), strict=True):
         sqnr = 10 * np.log10(np.square(a).sum() / np.square(a - b).sum())
         assert sqnr > decibels, f"{sqnr:.1f} dB"
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_openvino_computes_in_8_bits_what_was_quantized(model, bundle_path: Path, floats, graph: str) -> None:
+    pytest.importorskip("openvino")
+    chosen = {node.name for node in weighted(floats[graph])} & quantize_cpu.selection(floats[graph])
+    path, feed = bundle_path / "onnx" / f"{graph}.fp32.onnx", feed_of(model, graph, 9)
+    ranges = collect(path, lambda: iter([feed_of(model, graph, seed) for seed in range(3)]), quantize_cpu.tensors(floats[graph]), "minmax")
+    network = ov.core().read_model(quantize_cpu.emit(path, ranges).SerializeToString())
+    network.reshape({name: value.shape for name, value in feed.items()})
+    compiled = ov.core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+    ran = {}
+    for layer in compiled.get_runtime_model().get_ordered_ops():
+        info = layer.get_rt_info()
+        for name in info["originalLayersNames"].astype(str).split(","):
+            ran[name.removesuffix("/WithoutBiases")] = info["runtimePrecision"].astype(str)
+    assert chosen
+    assert {name: ran.get(name) for name in chosen} == dict.fromkeys(chosen, "u8")
+    found = compiled(feed)
+    for name, a in zip((output.name for output in floats[graph].graph.output), run(floats[graph], feed), strict=True):
+        assert np.square(a).sum() > 10 ** (20 / 10) * np.square(a - found[name]).sum()
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_weights_of_7_bits_leave_room_in_sums_of_16_bits(bundle_path: Path, floats, graph: str) -> None:
+    ranges = dict.fromkeys(quantize_cpu.tensors(floats[graph]), (-1.0, 2.0))
+    reduced, full = (quantize_cpu.emit(bundle_path / "onnx" / f"{graph}.fp32.onnx", ranges, reduce_range=flag) for flag in (True, False))
+    small, large = arrays(reduced), arrays(full)
+    weights = [name for name, value in large.items() if value.dtype == np.int8 and name.endswith("_quantized")]
+    assert weights
+    for name in weights:
+        assert np.abs(large[name].astype(int)).max() == 127
+        assert np.abs(small[name].astype(int)).max() <= 64  # 2 * 255 * 64 < 2**15
+    activations = [name for name in large if name.endswith("_scale") and large[name].ndim == 0]
+    assert all(large[name] == small[name] for name in activations), "activations keep 8 bits"
+    assert quantize_cpu.unfused(reduced, quantize_cpu.kernels(reduced)) == []
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("value", [0.0, 1e-30, -3.0])
+def test_constant_activations_give_finite_numbers(model, bundle_path: Path, floats, graph: str, value: float) -> None:
+    constant = dict.fromkeys(quantize_cpu.tensors(floats[graph]), (value, value))
+    emitted = quantize_cpu.emit(bundle_path / "onnx" / f"{graph}.fp32.onnx", constant)
+    assert all((scale > 0).all() for name, scale in arrays(emitted).items() if name.endswith("_scale"))
+    assert all(np.isfinite(output).all() for output in run(emitted, feed_of(model, graph, 1)))
 
 
 def test_nothing_is_quantized_when_every_group_stays_in_float(model, bundle_path: Path, floats) -> None:
