@@ -7,6 +7,7 @@ four are therefore used a second time with that condition laid over them.
 from __future__ import annotations
 
 import io
+import sys
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -16,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge.runtime.bundle import GRAPHS, FaceInfo
-from sage_edge.runtime.errors import CompileError
+from sage_edge.runtime.errors import CompileError, DataError
+from sage_edge.runtime.onnx_file import metadata
 from sage_edge.runtime.progress import Progress
 
 from . import clips
+from .observe import Feed
 from .offline import Offline
-from .ranges import Feed, GraphRanges, Ranges, check_method, collect
+from .ranges import Found, Ranges, check_method, find
 
 if TYPE_CHECKING:
     from sage_edge.training.data.store import Store
@@ -42,10 +45,14 @@ def calibrate(
 ) -> Ranges:
     """Ranges of `tensors` (graph name -> tensor names) of the float32 `graphs` (graph name -> path) on the clips `chosen` from `store`.
 
-    Raises UsageError for an unknown method, DataError for clips that the store lacks, CompileError as `ranges.collect` does.
+    Raises UsageError for an unknown method, DataError for clips that the store lacks, that do not fit the model or whose sound is not
+    finite, CompileError as `ranges.find` does.
     """
     check_method(method)
-    found: dict[str, GraphRanges] = {}
+    _check(store, chosen, next((metadata(path) for path in graphs.values()), {}))
+    if len(chosen.clips) == 1:
+        print("warning: ranges from one clip are narrow: what it does not show will be clipped; give more data or --clips", file=sys.stderr)
+    found: dict[str, dict[str, Found]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="sage-features-") as folder,
         Offline({(name, "fp32"): path for name, path in graphs.items()}, face) as offline,
@@ -53,8 +60,26 @@ def calibrate(
     ):
         source = _Source(store, chosen, offline, Path(folder), bar)
         for name in GRAPHS:
-            found[name] = collect(graphs[name], getattr(source, name), tensors[name], method)
-    return Ranges(method, chosen.sha256, len(chosen.clips), found)
+            found[name] = find(graphs[name], getattr(source, name), tensors[name], method, source.where)
+    return Ranges.of(method, chosen, found)
+
+
+def _check(store: Store, chosen: clips.ClipSet, facts: Mapping[str, str]) -> None:
+    """DataError unless `chosen` fits a graph with the metadata `facts`, where it says, and the sound of every clip is finite."""
+    rate, window = facts.get("rate_hz", store.meta.get("rate")), facts.get("window", chosen.length)
+    if str(store.meta.get("rate")) != str(rate):
+        raise DataError(f"{store.path} was prepared with --rate {store.meta.get('rate')}, the model ticks at {rate} Hz; prepare the corpus again")
+    if str(chosen.length) != str(window):
+        raise DataError(f"the clips are {chosen.length} ticks long, the window of the model {window}; choose clips as long as its window")
+    for clip, content in zip(chosen.clips, clips.windows(store, chosen), strict=True):
+        if not np.isfinite(content.samples).all():
+            raise DataError(
+                f"{store.path}: {_clip(clip)} has NaN or infinite sound, the audio graph cannot be calibrated on it; prepare the corpus again"
+            )
+
+
+def _clip(clip: clips.Clip) -> str:
+    return f"the clip of trial {clip.trial!r} that ends at tick {clip.newest}"
 
 
 class _Source:
@@ -62,9 +87,15 @@ class _Source:
 
     def __init__(self, store: Store, chosen: clips.ClipSet, offline: Offline, folder: Path, bar: Progress) -> None:
         self._store, self._chosen, self._offline, self._folder, self._bar = store, chosen, offline, folder, bar
+        self._now = 0
+
+    def where(self) -> str:
+        """The clip in hand."""
+        return _clip(self._chosen.clips[self._now])
 
     def _windows(self) -> Iterator[tuple[int, Window]]:
         for i, window in enumerate(clips.windows(self._store, self._chosen)):
+            self._now = i
             yield i, window
             self._bar.step()
 

@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", type=Path, help="checkpoint folder, made by 'sage-edge train'")
     parser.add_argument("--data", required=True, metavar="DATA", type=Path, help="store folder, made by 'sage-edge prepare'")
     parser.add_argument("--out", required=True, metavar="FILE", type=Path, help="JSON file to write")
-    parser.add_argument("--method", default="percentile", help="minmax, entropy or percentile (default)")
+    parser.add_argument("--method", default="percentile", help="minmax, entropy, percentile (default), mse, or auto: the best of them per tensor")
     parser.add_argument("--clips", type=int, default=24, metavar="N", help="windows to calibrate on (default 24)")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--json", action="store_true", help="print the clips and the number of ranges as one JSON object")
@@ -27,12 +27,14 @@ def run(args: argparse.Namespace) -> int:
     import dataclasses
     import json
 
+    from sage_edge.calibration.clips import check_count
     from sage_edge.compile.calibrated import calibrate_checkpoint
     from sage_edge.runtime.errors import UsageError
     from sage_edge.training.data.store import Store
 
     if args.out.exists() and not args.force:
         raise UsageError(f"{args.out} exists already; choose another name or give --force")
+    check_count(args.clips)
     chosen, ranges = calibrate_checkpoint(args.checkpoint, Store.open(args.data), args.method, args.clips)
     ranges.save(args.out)
     counts = {name: len(tensors) for name, tensors in ranges.graphs.items()}

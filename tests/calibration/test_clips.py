@@ -116,6 +116,6 @@ def test_a_corpus_without_faces_cannot_calibrate(store_path: Path, tmp_path: Pat
     store = Store.open(tmp_path / "store")
     face = FaceInfo(48, 40, 0.25, "rgb", (0.5,) * 3, (0.5,) * 3, 150.0)
     chosen = clips.pick(store, count=4, length=LENGTH)
-    assert {clip.why for clip in chosen.clips} == {"person"}
+    assert {clip.why for clip in chosen.clips} == {"person", "silence"}
     with pytest.raises(CompileError, match="shows a face"):
         calibrate({"visual": tmp_path / "visual.onnx"}, store, chosen, {"visual": ["faces"]}, face, "minmax", progress=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from sage_edge.calibration import ranges
-from sage_edge.calibration.ranges import METHODS, Ranges, collect
+from sage_edge.calibration import observe, ranges
+from sage_edge.calibration.clips import Clip, ClipSet
+from sage_edge.calibration.ranges import AUTO, METHODS, Ranges, collect, find
 from sage_edge.runtime.errors import CompileError, UsageError
 
 
@@ -61,7 +63,7 @@ def test_percentile_leaves_out_as_many_values_as_it_says(graph: Path) -> None:
     found = collect(graph, lambda: feeds, ["x", "positive"], "percentile")
     for name in ("x", "positive"):
         value, (low, high) = values(feeds)[name], found[name]
-        bin_width = 2 * np.abs(value).max() / ranges.PERCENTILE_BINS * 1.001
+        bin_width = 2 * np.abs(value).max() / observe.BINS * 1.001
         beyond = (1 - ranges.PERCENTILE / 100) / 2 * value.size  # 4 of 800 000 on each side
         assert np.sum(value > high + bin_width) <= beyond <= np.sum(value > high - bin_width) + 1
         assert np.sum(value < low - bin_width) <= beyond <= np.sum(value < low + bin_width) + 1
@@ -117,14 +119,14 @@ def test_entropy_is_the_span_of_least_divergence(graph: Path) -> None:
     assert found[1] < 10 < collect(graph, lambda: feeds, ["x"], "minmax")["x"][1]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, AUTO])
 def test_the_order_of_the_clips_does_not_matter(graph: Path, method: str) -> None:
     feeds = normal(3, feeds=3) + normal(4, feeds=3, scale=1e-6)
     quiet_first = collect(graph, lambda: feeds[::-1], ["x", "y"], method)
     assert quiet_first == collect(graph, lambda: feeds, ["x", "y"], method)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, AUTO])
 def test_memory_stays_flat_and_stdout_clean(graph: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
     """32 feeds of 4 MB, each of which makes three tensors as large: kept, they would be 400 MB."""
     rss = []
@@ -141,22 +143,78 @@ def test_memory_stays_flat_and_stdout_clean(graph: Path, method: str, capsys: py
     assert capsys.readouterr().out == ""
 
 
+def test_a_histogram_is_as_large_after_many_feeds_as_after_one(graph: Path) -> None:
+    """Also where the first feed is next to silent, and where the loudest value comes last."""
+    feeds = normal(0, feeds=1, scale=1e-6) + normal(1, feeds=30) + normal(2, feeds=1, scale=100)
+    spans = observe.spans(graph, lambda: feeds, ["x", "y"])
+    found = observe.histograms(graph, lambda: feeds, spans)
+    for name in ("x", "y"):
+        counts, edges = found[name].counts, found[name].edges
+        assert counts.shape == (observe.BINS,)
+        assert counts.sum() == values(feeds)[name].size
+        expected, _ = np.histogram(values(feeds)[name].astype(np.float64), edges)
+        assert np.abs(np.cumsum(counts) - np.cumsum(expected)).max() <= 2, "but for values on an edge"
+    assert observe.Histogram(0.0, 3.0).counts.sum() == 0
+
+
+def test_zeros_behind_a_relu_are_counted_on_its_side(graph: Path) -> None:
+    feeds = normal(5, feeds=2)
+    found = observe.histograms(graph, lambda: feeds, observe.spans(graph, lambda: feeds, ["positive"]))["positive"]
+    assert found.counts[: observe.BINS // 2].sum() == 0
+    assert found.counts[observe.BINS // 2] >= (values(feeds)["positive"] == 0).sum()
+
+
+def test_the_greatest_value_of_each_channel(graph: Path) -> None:
+    feeds = normal(6, feeds=3)
+    found = observe.channel_maxima(graph, lambda: feeds, {"x": -1, "positive": -1, "y": -2})
+    x = np.concatenate([feed["x"] for feed in feeds])
+    assert np.array_equal(found["x"], np.abs(x).max(0))
+    assert np.array_equal(found["positive"], np.maximum(2 * x, 0).max(0))
+    assert found["y"].shape == (20,)
+
+
+@pytest.mark.parametrize("method", ["minmax", AUTO])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_names_the_graph_the_tensor_and_the_feed(graph: Path, method: str, bad: float) -> None:
+    """ReduceMax and ReduceMin of ONNX Runtime skip NaN: a span alone would not show it."""
+    feeds, now = normal(0, 4), [0]
+
+    def walk() -> Iterator[dict[str, NDArray]]:
+        for now[0], feed in enumerate(feeds):
+            yield feed
+
+    feeds[2]["x"][7, 500] = bad
+    with pytest.raises(CompileError, match=r"^tiny: its input 'x' is not finite in feed 2; "):
+        collect(graph, walk, ["y"], method, lambda: f"feed {now[0]}")
+    model = onnx.load(graph)
+    model.graph.initializer[0].CopyFrom(helper.make_tensor("two", TensorProto.FLOAT, [], [bad]))
+    onnx.save(model, graph.parent / "broken.onnx")
+    try:
+        with pytest.raises(CompileError, match=r"^broken: tensor 'doubled' is not finite in feed 0; "):
+            collect(graph.parent / "broken.onnx", lambda: iter(normal(0, 2)), ["x", "y", "doubled"], method, lambda: "feed 0")
+    finally:
+        (graph.parent / "broken.onnx").unlink()
+
+
+@pytest.mark.parametrize("method", [*METHODS, AUTO])
+def test_a_constant_tensor_is_told_as_it_is(graph: Path, method: str) -> None:
+    feeds = [{"x": np.full((2, 1000), -0.25, np.float32)}] * 3
+    found = find(graph, lambda: feeds, ["x", "positive", "y", "zero"], method)
+    assert {name: each[:2] for name, each in found.items()} == {"x": (-0.25, -0.25), "positive": (0, 0), "y": (-1, -1), "zero": (0, 0)}
+
+
 def test_nothing_is_written_beside_the_graph(graph: Path) -> None:
     collect(graph, lambda: normal(0, 1), ["y"], "percentile")
     assert [path.name for path in graph.parent.iterdir()] == ["tiny.onnx"]
 
 
 def test_refusals(graph: Path) -> None:
-    with pytest.raises(UsageError, match="one of minmax, entropy, percentile"):
+    with pytest.raises(UsageError, match="one of minmax, entropy, percentile, mse, auto"):
         collect(graph, lambda: normal(0), ["x"], "mean")
     with pytest.raises(CompileError, match="no calibration data"):
         collect(graph, lambda: [], ["x"], "minmax")
     with pytest.raises(CompileError, match="'nowhere' is not in the graph"):
         collect(graph, lambda: normal(0), ["x", "nowhere"], "minmax")
-    bad = normal(0, 1)
-    bad[0]["x"][0, 0] = np.inf
-    with pytest.raises(CompileError, match="spans"):
-        collect(graph, lambda: bad, ["y"], "percentile")
 
 
 def test_a_graph_that_cannot_be_read_is_one_line(graph: Path, tmp_path: Path) -> None:
@@ -166,16 +224,55 @@ def test_a_graph_that_cannot_be_read_is_one_line(graph: Path, tmp_path: Path) ->
     assert "\n" not in str(caught.value)
 
 
+CLIPS = ClipSet("train", 300, "cd" * 32, (Clip("anna", 299, "person"), Clip("anna", 850, "silence"), Clip("björn", 40, "no-face")))
+
+
 def test_the_file_reads_back_and_can_be_compared_by_line(tmp_path: Path) -> None:
-    a = Ranges("entropy", "ab" * 32, 24, {"visual": {"faces": (-2.5, 2.25), "layer1/relu": (0.0, 0.1)}, "audio": {}, "fusion": {"v": (0.0, 1.0)}})
-    b = Ranges(a.method, a.set_sha256, a.clips, {**a.graphs, "visual": {**a.graphs["visual"], "faces": (-2.5, 2.5)}})
-    a.save(tmp_path / "a.json")
-    b.save(tmp_path / "b.json")
+    graphs = {"visual": {"faces": (-2.5, 2.25), "layer1/relu": (0.0, 0.1)}, "audio": {}, "fusion": {"v": (0.0, 1.0)}}
+    found = {"max_drop": 0.002, "float_groups": ["a", "b"], "rows": [{"group": "a", "ccc": 0.5}, {"group": "b", "ccc": 0.25}], "none": []}
+    a = Ranges("auto", CLIPS.sha256, 3, graphs, {"visual": {"faces": "mse", "layer1/relu": "minmax"}, "fusion": {"v": "entropy"}}, CLIPS, found)
+    b = dataclasses.replace(a, graphs={**a.graphs, "visual": {**a.graphs["visual"], "faces": (-2.5, 2.5)}})
+    c = dataclasses.replace(a, search={**found, "rows": [*found["rows"][:1], {"group": "b", "ccc": 0.125}]})
+    for name, ranges_file in {"a": a, "b": b, "c": c}.items():
+        ranges_file.save(tmp_path / f"{name}.json")
     assert Ranges.load(tmp_path / "a.json") == a
-    assert json.loads((tmp_path / "a.json").read_text())["graphs"]["visual"]["layer1/relu"] == [0, 0.1]
-    done = subprocess.run(["diff", str(tmp_path / "a.json"), str(tmp_path / "b.json")], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[1:] == ['<   "faces": [-2.5, 2.25],', "---", '>   "faces": [-2.5, 2.5],']
-    for text in ("", "[]", '{"method": "minmax"}', '{"method":"m","set_sha256":"","clips":1,"graphs":{"visual":{"x":[1]}}}'):
-        (tmp_path / "bad.json").write_text(text)
+    content = json.loads((tmp_path / "a.json").read_text())
+    assert content["graphs"]["visual"]["layer1/relu"] == [0, 0.1, "minmax"]
+    assert content["set"]["clips"][1] == {"trial": "anna", "newest": 850, "why": "silence"}
+    assert content["search"] == found
+    for name, lines in {
+        "b": ['<   "faces": [-2.5, 2.25, "mse"],', "---", '>   "faces": [-2.5, 2.5, "mse"],'],
+        "c": ['<   {"ccc": 0.25, "group": "b"}', "---", '>   {"ccc": 0.125, "group": "b"}'],
+    }.items():
+        done = subprocess.run(["diff", str(tmp_path / "a.json"), str(tmp_path / f"{name}.json")], capture_output=True, text=True, check=False)
+        assert done.stdout.splitlines()[1:] == lines
+
+
+def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    text = '{"method": "entropy", "set_sha256": "ab", "clips": 24, "graphs": {\n "visual": {\n  "faces": [-2.5, 2.25]\n }\n}}\n'
+    (tmp_path / "old.json").write_text(text)
+    old = Ranges.load(tmp_path / "old.json")
+    assert old == Ranges("entropy", "ab", 24, {"visual": {"faces": (-2.5, 2.25)}})
+    assert old.method_of("visual", "faces") == "entropy"
+    old.save(tmp_path / "new.json")
+    assert Ranges.load(tmp_path / "new.json") == old
+
+
+def test_a_file_that_is_none_or_was_tampered_with_is_refused(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.json"
+    ranges_of_nothing = '{"method":"m","set_sha256":"","clips":1,"graphs":{}'
+    for text in (
+        "",
+        "[]",
+        '{"method": "minmax"}',
+        '{"method":"m","set_sha256":"","clips":1,"graphs":{"visual":{"x":[1]}}}',
+        ranges_of_nothing + ',"search":[]}',
+        ranges_of_nothing + ',"set":{"clips":[]}}',
+    ):
+        bad.write_text(text)
         with pytest.raises(CompileError, match="is no ranges file"):
-            Ranges.load(tmp_path / "bad.json")
+            Ranges.load(bad)
+    Ranges("minmax", CLIPS.sha256, 3, {}, {}, CLIPS).save(bad)
+    bad.write_text(bad.read_text().replace("850", "851"))
+    with pytest.raises(CompileError, match="its clips have the hash"):
+        Ranges.load(bad)
