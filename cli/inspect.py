@@ -2,8 +2,12 @@
 
 Where the onnx package is installed, the operators of each graph and the share of its weights in INT8 are counted too.
 
+With --target a linter says instead what that release of TensorRT will not take of the graphs meant for it (fp32 and int8-trt), rule by rule, each
+with its source; any ONNX file can be given. Exit code 1 when there are errors. It needs the onnx package, and no TensorRT: no builder is asked.
+
 example:
   sage-edge inspect demo.sage
+  sage-edge inspect demo.sage --target trt10.3
 """
 
 from __future__ import annotations
@@ -15,9 +19,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sage_edge.runtime.bundle import Bundle
 
+FOR_TENSORRT = ("fp32", "int8-trt")
+"""Precisions whose graphs --target lints."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="NAME.sage", type=Path, help="bundle folder, made by 'sage-edge compile'")
+    parser.add_argument("bundle", metavar="NAME.sage", type=Path, help="bundle folder, made by 'sage-edge compile'; with --target also a .onnx file")
+    parser.add_argument("--target", metavar="T", help="lint the graphs for TensorRT: trt10.3, trt10.13, trt10.16 or trt11.4")
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
 
 
@@ -26,9 +34,31 @@ def run(args: argparse.Namespace) -> int:
 
     from sage_edge.runtime.bundle import Bundle
 
+    if args.target is not None:
+        return _lint(args)
     facts = describe(Bundle.open(args.bundle))
     print(json.dumps(facts) if args.json else "\n".join(lines(facts)))
     return 0
+
+
+def _lint(args: argparse.Namespace) -> int:
+    import json
+
+    from sage_edge.compile.lint import target_named
+    from sage_edge.runtime.bundle import GRAPHS, Bundle
+
+    from .lint_text import describe, lines
+
+    target_named(args.target)
+    if args.bundle.suffix == ".onnx":
+        paths = {args.bundle.name: args.bundle}
+    else:
+        bundle = Bundle.open(args.bundle)
+        held = [precision for precision in FOR_TENSORRT if precision in bundle.precisions]
+        paths = {f"{name}.{precision}": bundle.graph(name, precision) for precision in held for name in GRAPHS}
+    facts = describe(paths, args.target)
+    print(json.dumps(facts) if args.json else "\n".join(lines(facts)))
+    return 0 if facts["ok"] else 1
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:

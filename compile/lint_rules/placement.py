@@ -112,10 +112,10 @@ def residual_both(view: View, target: Target, node: onnx.NodeProto) -> Iterator[
         yield Found(label(node), fact, f"take Q/DQ away from {node.input[behind.index(True)]!r}, the convolution's side")
 
 
-@rule("residual-skip", "note", "the skip input of an Add behind an INT8 convolution is quantized", QDQ, operators=("Add",))
+@rule("residual-skip", "note", "the skip input of an INT8 convolution's Add and Relu is quantized", QDQ, operators=("Add",))
 def residual_skip(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Found]:
     convolved = [_convolved(view, name) for name in node.input]
-    if sum(convolved) != 1:
+    if sum(convolved) != 1 or [reader.op_type for reader in view.readers.get(node.output[0], ())] != ["Relu"]:
         return
     skip = node.input[1 - convolved.index(True)]
     if view.quantized(skip) is None and not view.built(skip):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from lint_graphs import CASES, F16, F32, Build, Case, conv, good, unary
 
+from sage_edge.compile import quantize_trt
+from sage_edge.compile.groups import groups as groups_of
 from sage_edge.compile.lint import RULES, TARGETS, lint
 from sage_edge.compile.lint_rules.targets import SINCE
 from sage_edge.compile.lint_rules.view import View
@@ -110,3 +113,29 @@ def test_what_is_no_graph_is_refused_in_one_line(tmp_path: Path, content: bytes)
 def test_float_graphs_pass_and_graphs_for_the_cpu_do_not(bundle_path: Path, graph: str, target: str) -> None:
     assert [finding for finding in lint(bundle_path / "onnx" / f"{graph}.fp32.onnx", target) if finding.severity == "error"] == []
     assert "uint8-quantization" in {finding.rule for finding in lint(bundle_path / "onnx" / f"{graph}.int8-cpu.onnx", target)}
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("left", ["default", "nothing", "everything"])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_what_int8_trt_emits_passes_on_every_target(bundle_path: Path, graph: str, left: str, half: bool) -> None:
+    path = bundle_path / "onnx" / f"{graph}.fp32.onnx"
+    source = onnx.load(path)
+    groups = {"default": quantize_trt.FLOAT, "nothing": (), "everything": tuple(groups_of(source))}[left]
+    emitted = quantize_trt.emit(path, dict.fromkeys(quantize_trt.tensors(source, groups), (-4.0, 4.0)), groups, half)
+    for target in TARGETS:
+        found = lint(emitted, target)
+        assert [finding for finding in found if finding.severity == "error"] == []
+        noted = half and target == "trt10.16" and any(node.op_type == "DequantizeLinear" for node in emitted.graph.node)
+        assert ("orin-dequantize" in {finding.rule for finding in found}) == noted
+
+
+def test_what_is_spoilt_in_an_int8_trt_graph_is_found(bundle_path: Path) -> None:
+    path = bundle_path / "onnx" / "visual.fp32.onnx"
+    emitted = quantize_trt.emit(path, dict.fromkeys(quantize_trt.tensors(onnx.load(path)), (-4.0, 4.0)))
+    constants = {tensor.name: tensor for tensor in emitted.graph.initializer}
+    quantize = next(node for node in emitted.graph.node if node.op_type == "QuantizeLinear" and node.input[0] not in constants)
+    constants[quantize.input[1]].CopyFrom(onnx.numpy_helper.from_array(np.float32(0.05), quantize.input[1]))
+    assert "scale-type" in {finding.rule for finding in lint(emitted, "trt10.3") if finding.severity == "error"}
+    constants[quantize.input[1]].CopyFrom(onnx.numpy_helper.from_array(np.float16(0), quantize.input[1]))
+    assert "scale-value" in {finding.rule for finding in lint(emitted, "trt10.3") if finding.severity == "error"}
