@@ -98,7 +98,7 @@ def find(onnx: Path, tensorrt: str, sm: str, gpu: str, say: Say | None = None) -
     raise EngineError(
         f"no engine of {onnx.name} for {wanted}"
         + (f", only for {others}" if others else "")
-        + f"; build it with `sage-edge compile {_bundle_name(onnx)} --target tensorrt`"
+        + f"; build it with `sage-edge compile {bundle_name(onnx)} --target tensorrt`"
     )
 
 
@@ -134,7 +134,8 @@ def _whole(described: Path, say: Say) -> Plan | None:
     return None
 
 
-def _bundle_name(onnx: Path) -> str:
+def bundle_name(onnx: Path) -> str:
+    """The bundle that a graph lies in, for a command; NAME.sage where it lies in none."""
     return next((parent.name for parent in onnx.absolute().parents if parent.suffix == ".sage"), "NAME.sage")
 
 

@@ -1,0 +1,254 @@
+"""TensorRT behind Engine: a plan that was built on this machine, pinned arrays, one stream per session, and a CUDA graph after the first run.
+
+    sage-edge compile NAME.sage --target tensorrt                       # builds the plans, once per machine
+    visual = TensorRTEngine(Path("NAME.sage/onnx/visual.int8-trt.onnx"), batch=1)
+    audio = TensorRTEngine(Path("NAME.sage/onnx/audio.int8-trt.onnx"), batch=1, beside=visual)      # on the same stream
+
+One path for TensorRT 10.3 to 11.4. Inputs and outputs are float32. A run copies all inputs in as one block, computes, copies all outputs out as
+one block and waits; from the second run on the three are one launch of a CUDA graph. Where capturing is not possible it runs without, and says so.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import trt
+from ..errors import EngineError
+from . import plans
+from .arrays import static_shape
+from .cuda import Cuda, Graph, open_cuda
+
+_ALIGN = 256
+"""Bytes that TensorRT wants tensors to start on."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an engine and its median time."""
+
+    name: str
+    ms: float
+
+
+class Lane:
+    """A GPU and one stream, for engines that take turns; the last to leave closes both."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self.cuda, self._users, self._said = cuda, 1, False
+        try:
+            with cuda.current():
+                self.stream = cuda.stream()
+        except BaseException:
+            cuda.close()
+            raise
+
+    def join(self) -> Lane:
+        """One user more."""
+        self._users += 1
+        return self
+
+    def leave(self) -> None:
+        """One user less."""
+        self._users -= 1
+        if not self._users:
+            self.cuda.close()
+
+    def say_once(self, text: str) -> None:
+        """One line for all who share the lane."""
+        if not self._said:
+            self._said = True
+            print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+class _Block:
+    """Float32 arrays in one piece of pinned memory, and their places on the GPU."""
+
+    def __init__(self, cuda: Cuda, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._offsets, size = dict[str, int](), 0
+        for name, shape in shapes.items():
+            self._offsets[name] = size
+            size += -(-int(np.prod(shape)) * 4 // _ALIGN) * _ALIGN
+        self.memory = cuda.alloc(size)
+        self.host = cuda.pinned(size)
+        self.arrays: dict[str, NDArray[Any]] = {
+            name: self.host[at : at + int(np.prod(shapes[name])) * 4].view(np.float32).reshape(shapes[name]) for name, at in self._offsets.items()
+        }
+
+    def address(self, name: str) -> int:
+        """Where the GPU has it."""
+        return self.memory.address + self._offsets[name]
+
+
+class TensorRTEngine:
+    """See `sage_edge.runtime.engines.Engine`. `path` is the bundle's ONNX file; its plan is found in the user's cache folder.
+
+    `beside` is an engine whose GPU and stream are shared; a `plan` that is given is one that its builder has not stored yet. The attribute `plan`
+    says what was opened. Raises EngineError.
+    """
+
+    def __init__(self, path: Path, batch: int, beside: TensorRTEngine | None = None, plan: plans.Plan | None = None) -> None:
+        self._path, self._batch = path, batch
+        self._trt = trt.load()
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
+        self._blocks: list[_Block] = []
+        self._graph: Graph | None = None
+        self._runs = 0
+        self._lane: Lane | None = beside._open_lane().join() if beside else Lane(open_cuda())
+        try:
+            device = self._lane.cuda.device
+            self.plan = plan or plans.find(path, str(self._trt.__version__), device.sm, device.name)
+            with self._lane.cuda.current():
+                self._load(self.plan.read())
+                self._context = self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def inputs(self) -> dict[str, NDArray[Any]]:
+        return self._blocks[0].arrays if self._blocks else {}
+
+    @property
+    def outputs(self) -> dict[str, NDArray[Any]]:
+        return self._blocks[1].arrays if self._blocks else {}
+
+    @property
+    def threads(self) -> int:
+        """One: the host only starts the work and waits."""
+        return 1
+
+    def run(self) -> None:
+        lane = self._open_lane()
+        with lane.cuda.current():
+            if self._graph:
+                self._graph.launch(lane.stream)
+            else:
+                self._enqueue()
+            lane.stream.synchronise()
+            self._runs += 1
+            # TensorRT may still allocate in its first run, which no graph can hold.
+            if self._runs == 1:
+                try:
+                    self._graph = lane.cuda.capture(lane.stream, self._enqueue)
+                except EngineError as error:
+                    lane.say_once(f"{self._path.name} runs without a CUDA graph, which costs some time per run: {error}")
+
+    def profile(self, runs: int = 10) -> list[Layer]:
+        """The median time of each layer over `runs` runs on what `inputs` holds, in the order of the engine. Graphs are not used for it."""
+        lane, times, base = self._open_lane(), dict[str, list[float]](), self._trt.IProfiler
+
+        class Times(base):  # type: ignore[misc, valid-type]
+            def __init__(self) -> None:
+                base.__init__(self)
+                self.now: dict[str, float] = {}
+
+            def report_layer_time(self, layer_name: str, ms: float) -> None:
+                self.now[layer_name] = self.now.get(layer_name, 0.0) + ms
+
+        profiler = Times()
+        with lane.cuda.current():
+            context = self._prepare()
+            context.profiler = profiler
+            try:
+                for run in range(1 + runs):
+                    profiler.now = {}
+                    self._enqueue(context)
+                    lane.stream.synchronise()
+                    for name, ms in profiler.now.items() if run else ():
+                        times.setdefault(name, []).append(ms)
+            finally:
+                del context
+        return [Layer(name, statistics.median(values)) for name, values in times.items()]
+
+    def close(self) -> None:
+        if (lane := self._lane) is None:
+            return
+        try:
+            with lane.cuda.current():
+                try:
+                    lane.stream.synchronise()
+                except EngineError as error:
+                    lane.cuda.unfreed.append(str(error))
+                # in this order, and while the GPU's context is current
+                self._context = None
+                self._engine = None
+                self._runtime = None
+                lane.cuda.free(*([self._graph] if self._graph else []), *(block.memory for block in self._blocks))
+        except EngineError as error:
+            lane.cuda.unfreed.append(str(error))
+            return
+        self._graph, self._blocks, self._lane = None, [], None
+        lane.leave()
+
+    def _open_lane(self) -> Lane:
+        if self._lane is None:
+            raise EngineError(f"{self._path.name} was closed; open it again")
+        return self._lane
+
+    def _load(self, plan: bytes) -> None:
+        log = trt.logger(self._trt)
+        mark = log.mark()
+        try:
+            self._runtime = self._trt.Runtime(log)
+            self._engine = self._runtime.deserialize_cuda_engine(plan)
+        except Exception as error:  # pybind11 has several classes
+            raise self._broken("its engine cannot be loaded", mark, error) from None
+        if self._engine is None:
+            raise self._broken("its engine cannot be loaded", mark)
+        kinds: dict[str, dict[str, tuple[int, ...]]] = {"INPUT": {}, "OUTPUT": {}}
+        for i in range(self._engine.num_io_tensors):
+            name = self._engine.get_tensor_name(i)
+            dtype = self._engine.get_tensor_dtype(name)
+            if dtype != self._trt.DataType.FLOAT:
+                raise EngineError(f"{self._path}: {name} is {dtype} in its engine, only float32 is passed in and out; export the graph again")
+            sizes = [size if size >= 0 else "n" for size in self._engine.get_tensor_shape(name)]
+            shape = static_shape(self._path, name, sizes, self._batch)
+            kinds["INPUT" if self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT else "OUTPUT"][name] = shape
+        cuda = self._open_lane().cuda
+        for shapes in kinds.values():
+            self._blocks.append(_Block(cuda, shapes))
+
+    def _prepare(self) -> Any:
+        """A context with its shapes and addresses set."""
+        mark = trt.logger(self._trt).mark()
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise self._broken("there is no room on the GPU to run it", mark)
+        for name, array in self.inputs.items():
+            if not context.set_input_shape(name, array.shape):
+                least, _, most = (list(shape) for shape in self._engine.get_tensor_profile_shape(name, 0))
+                raise EngineError(f"{self._path}: its engine takes {name} of {least} to {most}, not {list(array.shape)}; build it for this batch")
+        if missing := context.infer_shapes():
+            raise self._broken(f"it needs values for {', '.join(missing)}", mark)
+        for block in self._blocks:
+            for name, array in block.arrays.items():
+                if (found := tuple(context.get_tensor_shape(name))) != array.shape:
+                    raise self._broken(f"{name} is {list(found)} for batches of {self._batch}, not {list(array.shape)}", mark)
+                if not context.set_tensor_address(name, block.address(name)):
+                    raise self._broken(f"it takes no address for {name}", mark)
+        return context
+
+    def _enqueue(self, context: Any = None) -> None:
+        lane, (inputs, outputs) = self._open_lane(), self._blocks
+        lane.cuda.copy_in(inputs.memory.address, inputs.host, lane.stream)
+        mark = trt.logger(self._trt).mark()
+        if not (context or self._context).execute_async_v3(lane.stream.number):
+            raise self._broken("it failed to run", mark)
+        lane.cuda.copy_out(outputs.host, outputs.memory.address, lane.stream)
+
+    def _broken(self, what: str, mark: int, error: BaseException | None = None) -> EngineError:
+        """What happened, with what TensorRT said of it."""
+        said = [text for severity, text in trt.logger(self._trt).since(mark) if severity == "error"]
+        reason = said[-1] if said else trt.line(error) if error else "no reason given"
+        build = f"`sage-edge compile {plans.bundle_name(self._path)} --target tensorrt`"
+        return EngineError(f"{self._path}: {what} (TensorRT {self._trt.__version__}: {reason}); build it again with {build}")
