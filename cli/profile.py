@@ -15,8 +15,8 @@ from typing import Any
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="NAME.sage", help="bundle folder, made by 'sage-edge compile'")
-    parser.add_argument("--precision", default="int8", help="fp32, int8, both, or auto: the faster on this device (default int8)")
-    parser.add_argument("--backend", default="onnxruntime", help="inference backend (default onnxruntime)")
+    parser.add_argument("--precision", default="int8", help="fp32, int8, bf16, int8-bf16, both, or auto: the fastest on this device (default int8)")
+    parser.add_argument("--backend", default="onnxruntime", help="onnxruntime, openvino, tensorrt, or auto: the fastest here (default onnxruntime)")
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="seconds of media to measure over (default 30)")
     parser.add_argument("--video", metavar="FILE", help="measure on this video, repeated as needed")
     parser.add_argument("--size", default="640x480", metavar="WxH", help="size of the drawn video (default 640x480)")
@@ -59,6 +59,7 @@ def _table(result: dict[str, Any]) -> list[str]:
         f"{machine['cpu']}, {machine['cores']} core(s), {machine['arch']}, {machine['system']}; "
         + ", ".join(f"{name} {version}" for name, version in versions.items()),
     ]
+    lines += [f"note: {note}" for note in result["notes"]]
     for name, timing in result["precisions"].items():
         lines += ["", f"{name + ' (ms)':<16}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'times':>8}{'share':>8}"]
         work_s = result["seconds"] * timing["real_time_factor"]

@@ -23,8 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="NAME.sage", help="the compiled bundle")
     parser.add_argument("--video", metavar="FILE", required=True, help="a video file, with or without sound")
     parser.add_argument("--out", metavar="SINK", action="append", help="jsonl:-, jsonl:FILE or csv:FILE; may be given again (default: jsonl:-)")
-    parser.add_argument("--precision", default="int8", help="fp32, int8, or auto: the faster on this device (default: int8)")
-    parser.add_argument("--backend", default="onnxruntime", help="inference backend (default: onnxruntime)")
+    parser.add_argument("--precision", default="int8", help="fp32, int8, bf16, int8-bf16, or auto: the fastest on this device (default: int8)")
+    parser.add_argument("--backend", default="onnxruntime", help="onnxruntime, openvino, tensorrt, or auto: the fastest here (default: onnxruntime)")
     parser.add_argument("--hop", type=int, metavar="N", help="ticks between estimates, 30 a second (default: the bundle's)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the backend (default: by the machine)")
     parser.add_argument("--pace", action="store_true", help="go at the speed of the video, not as fast as possible")
@@ -33,7 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 at the end of the video or of the output's reader, 130 when interrupted."""
     from sage_edge.runtime.bundle import Bundle
+    from sage_edge.runtime.cpu import saturation_note
     from sage_edge.runtime.live import run_live
+    from sage_edge.runtime.precision import choose
     from sage_edge.runtime.session import Session
     from sage_edge.runtime.sinks import open_sinks
     from sage_edge.runtime.sources.video import VideoFile
@@ -43,7 +45,12 @@ def run(args: argparse.Namespace) -> int:
     bundle = Bundle.open(args.bundle)
     with VideoFile(args.video) as video:
         _one_thread()
-        with Session(bundle, args.backend, args.precision, args.hop, t0_ns=0, threads=args.threads) as session:
+        choice = choose(bundle, args.precision, args.backend, args.threads, progress=True)
+        if choice.raced:
+            _say(f"note: {choice.line()}")
+        if choice.name == "onnxruntime int8-cpu" and (note := saturation_note()):
+            _say(f"note: {note}")
+        with Session(bundle, precision=choice, hop=args.hop, t0_ns=0, threads=args.threads) as session:
             trained_on = bundle.manifest.trained_on
             if trained_on.synthetic:
                 _say(f"warning: {bundle.path.name} was trained on synthetic data ({trained_on.name}): it shows that the chain works, no more")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _PROC = Path("/proc")
-PACKAGES = ("sage-edge", "numpy", "onnxruntime", "opencv-python-headless", "av", "soxr", "torch", "onnx")
+PACKAGES = ("sage-edge", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "opencv-python-headless", "av", "soxr", "torch", "onnx")
 
 
 def machine() -> dict[str, Any]:

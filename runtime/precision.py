@@ -22,8 +22,8 @@ from typing import Any
 
 from . import cpu, machine
 from .bundle import GRAPHS, Bundle
-from .engines import BACKENDS, check_backend, default_threads
-from .engines.probe import Found, probe
+from .engines import BACKENDS, check_backend, default_threads, plans
+from .engines.probe import installed, probe
 from .errors import EngineError, UsageError
 from .files import atomic_file, cache_folder
 from .flavours import FLAVOURS, Flavour, flavour
@@ -32,7 +32,7 @@ from .graphs import open_graph
 from .progress import Progress
 
 AUTO = "auto"
-_RUNS = 5
+_RUNS, _MOST_RUNS, _LEAST_S = 5, 30, 0.1
 
 
 @dataclass(frozen=True)
@@ -91,17 +91,13 @@ def choose(bundle: Bundle, precision: str = AUTO, backend: str = "onnxruntime", 
                 f"{bundle.path.name} holds no {kind.graphs} graphs, only {', '.join(bundle.precisions)}; compile it again or choose another precision"
             )
         return Choice(backend, kind.name)
-    found = _candidates(bundle, precision, backend)
-    if len(found) == 1:
-        return Choice(found[0].backend, found[0].kind.name)
-    return _remembered(bundle, found, threads, progress)
+    return _remembered(bundle, _candidates(bundle, precision, backend), threads, progress)
 
 
 @dataclass(eq=False)
 class _Candidate:
     backend: str
     kind: Flavour
-    on: Found
     refused: str = ""
     seconds: float = 0.0
 
@@ -111,7 +107,7 @@ class _Candidate:
 
 
 def _candidates(bundle: Bundle, precision: str, backend: str) -> list[_Candidate]:
-    """What could run, in the order of `FLAVOURS`; a backend that was named stays in, so that the error is its own."""
+    """What `precision` and `backend` may mean for this bundle, in the order of `FLAVOURS`, whether it works here or not."""
     if backend != AUTO:
         check_backend(backend)
     known = [
@@ -129,12 +125,17 @@ def _candidates(bundle: Bundle, precision: str, backend: str) -> list[_Candidate
             f"{bundle.path.name} holds {', '.join(bundle.precisions)} and {backend} runs "
             f"{', '.join(dict.fromkeys(kind.graphs for _, kind in known))}; compile it again"
         )
-    found = [_Candidate(name, kind, probe(name, _device(name, kind))) for name, kind in held]
-    works = [each for each in found if each.on.ok and _computes(each)]
-    if works:
-        return works
-    lost = found[0].on
-    raise EngineError(f"{lost.backend} does not work on this machine ({lost.why}): {lost.fix}")
+    return [_Candidate(name, kind) for name, kind in held]
+
+
+def _working(candidates: list[_Candidate]) -> list[_Candidate]:
+    """Those whose backend runs one node here. Raises EngineError with the first one's reason when there is none."""
+    tried = [(each, probe(each.backend, _device(each.backend, each.kind))) for each in candidates]
+    works = [each for each, found in tried if found.ok and _computes(each)]
+    if not works:
+        lost = tried[0][1]
+        raise EngineError(f"{lost.backend} does not work on this machine ({lost.why})" + (f": {lost.fix}" if lost.fix else "; see sage-edge doctor"))
+    return works
 
 
 def _device(backend: str, kind: Flavour) -> str:
@@ -151,12 +152,14 @@ def _computes(each: _Candidate) -> bool:
 
 
 def _remembered(bundle: Bundle, candidates: list[_Candidate], threads: int | None, progress: bool) -> Choice:
-    key = {
+    key: dict[str, Any] = {
         "bundle": bundle.manifest.digest,
-        "candidates": [[each.backend, each.on.version, each.kind.name] for each in candidates],
+        "candidates": [[each.backend, installed(each.backend), each.kind.name] for each in candidates],
         "threads": default_threads() if threads is None else threads,
         "processor": [platform.machine(), machine.processor(), machine.cores(), *sorted(cpu.features())],
     }
+    if any(each.backend == "tensorrt" and version for each, (_, version, _) in zip(candidates, key["candidates"], strict=True)):
+        key["plans"] = sorted(path.name for path in plans.folder().glob("*.engine"))  # what was refused for want of one may run by now
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     file = cache_folder() / f"precision-{name}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -165,6 +168,9 @@ def _remembered(bundle: Bundle, candidates: list[_Candidate], threads: int | Non
         for each in candidates:
             if each.name == kept["fastest"] and seconds[each.name] > 0:
                 return Choice(each.backend, each.kind.name, seconds, {str(other): str(why) for other, why in kept["refused"].items()})
+    candidates = _working(candidates)
+    if len(candidates) == 1:
+        return Choice(candidates[0].backend, candidates[0].kind.name)
     race(bundle, candidates, threads, progress=progress)
     fit = [each for each in candidates if not each.refused]
     if not fit:
@@ -178,7 +184,7 @@ def _remembered(bundle: Bundle, candidates: list[_Candidate], threads: int | Non
     return choice
 
 
-def race(bundle: Bundle, candidates: list[_Candidate], threads: int | None, runs: int = _RUNS, progress: bool = False) -> None:
+def race(bundle: Bundle, candidates: list[_Candidate], threads: int | None, progress: bool = False) -> None:
     """Set `seconds` of each candidate (a hop's visual runs, one audio, one fusion), or `refused`. One graph of all of them is in memory at a time."""
     golden = bundle.golden()
     passes = {each: GoldenPass(bundle, each.kind, golden) for each in candidates}
@@ -197,11 +203,14 @@ def race(bundle: Bundle, candidates: list[_Candidate], threads: int | None, runs
                             each.refused = str(error)
                     bar.step(note=f"{graph} {each.name}")
                 times: dict[_Candidate, list[float]] = {each: [] for each in engines}
-                for _ in range(runs):
+                start_s = time.perf_counter()
+                for turn in range(_MOST_RUNS):
+                    if turn >= _RUNS and time.perf_counter() - start_s > _LEAST_S * len(engines):
+                        break
                     for each, engine in engines.items():
-                        start_s = time.perf_counter()
+                        before_s = time.perf_counter()
                         engine.run()
-                        times[each].append(time.perf_counter() - start_s)
+                        times[each].append(time.perf_counter() - before_s)
                 for each, values in times.items():
                     each.seconds += statistics.median(values) * (bundle.manifest.hop if graph == "visual" else 1)
     for each in candidates:

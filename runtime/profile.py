@@ -19,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
+from .cpu import saturation_note
 from .engines import check_backend
 from .errors import SourceError, UsageError
 from .live import STAGES
 from .machine import machine, peak_rss_mb, versions
 from .ort import load as load_onnxruntime
+from .ov import load as load_openvino
+from .precision import AUTO, Choice, choose
 from .progress import Progress
 from .session import Session
 from .sinks import open_sink
@@ -62,6 +65,9 @@ class Profile:
     import_ms: float
     verify_ms: float
     timings: dict[str, Timing]
+    choices: list[Choice]
+    """What "auto" chose, and from what."""
+    notes: list[str]
     peak_rss_mb: float
     machine: dict[str, Any]
     versions: dict[str, str]
@@ -87,6 +93,8 @@ class Profile:
                 }
                 for name, timing in self.timings.items()
             },
+            "auto": [choice.to_dict() for choice in self.choices],
+            "notes": self.notes,
             "import_ms": round(self.import_ms, 1),
             "verify_ms": round(self.verify_ms, 1),
             "peak_rss_mb": round(self.peak_rss_mb, 1),
@@ -116,21 +124,25 @@ def profile(
         raise UsageError(f"seconds is {seconds}, must be above 0 and at most 86400")
     if min(size) < 64 or any(side % 2 for side in size):
         raise UsageError(f"size is {size[0]}x{size[1]}, must be even and at least 64x64")
-    check_backend(backend)
+    if backend != AUTO:
+        check_backend(backend)
     began = time.perf_counter()
     import cv2  # noqa: F401
 
-    load_onnxruntime()
+    with contextlib.suppress(ImportError):  # what is missing is said where it is used
+        load_openvino() if backend == "openvino" else load_onnxruntime()
     imported = time.perf_counter()
     bundle = Bundle.open(path)
     verified = time.perf_counter()
     with contextlib.ExitStack() as stack:
         runs: dict[str, _Run] = {}
-        for precision in precisions:
-            start = time.perf_counter()
-            session = stack.enter_context(Session(bundle, backend, precision, hop, t0_ns=0, threads=threads))
-            if session.precision not in runs:
-                runs[session.precision] = _Run(session, 1e3 * (time.perf_counter() - start))
+        choices = [choose(bundle, precision, backend, threads, progress) for precision in precisions]
+        for choice in choices:
+            name = choice.name if backend == AUTO else choice.precision
+            if name not in runs:
+                start = time.perf_counter()
+                session = stack.enter_context(Session(bundle, precision=choice, hop=hop, t0_ns=0, threads=threads))
+                runs[name] = _Run(session, 1e3 * (time.perf_counter() - start))
         if not runs:
             raise UsageError("no precision to profile; name fp32, int8 or auto")
         if video is None:
@@ -144,10 +156,14 @@ def profile(
             feed = str(media)
         measured_s = _feed(runs, media, seconds, progress)
         first = next(iter(runs.values())).session
+        raced = [choice for choice in choices if choice.raced]
+        notes = [choice.line() for choice in raced]
+        if any(choice.name == "onnxruntime int8-cpu" for choice in choices) and (note := saturation_note()):
+            notes.append(note)
         return Profile(
             bundle.path.name, bundle.manifest.digest, backend, first.threads, feed, first.hop, measured_s, WARM_UP_S,
             1e3 * (imported - began), 1e3 * (verified - imported), {name: run.timing(measured_s) for name, run in runs.items()},
-            peak_rss_mb(), machine(), versions(),
+            raced, notes, peak_rss_mb(), machine(), versions(),
         )  # fmt: skip
 
 

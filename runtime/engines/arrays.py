@@ -32,7 +32,7 @@ def static_shape(path: Path, name: str, sizes: Sequence[object], batch: int) -> 
     return tuple(int(size) for size in shape if isinstance(size, int))
 
 
-def one_line(error: BaseException) -> str:
-    """What an exception says, in one line of at most 200 characters."""
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """What an exception says, in one line of at most `limit` characters."""
     text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:197] + "..."
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -24,11 +24,11 @@ from ..errors import EngineError, UsageError
 from .arrays import one_line
 
 DEVICES = (("onnxruntime", "cpu"), ("onnxruntime", "cuda"), ("openvino", "cpu"), ("tensorrt", "cuda"))
-FIXES = {
+FIXES = {  # TensorRT's and CUDA's errors say what to do themselves
     ("onnxruntime", "cpu"): "pip install onnxruntime",
-    ("onnxruntime", "cuda"): "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
+    ("onnxruntime", "cuda"): "with an NVIDIA GPU: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
     ("openvino", "cpu"): "pip install 'sage-edge[openvino]'",
-    ("tensorrt", "cuda"): "pip install 'sage-edge[tensorrt]'; on a Jetson it comes with JetPack",
+    ("tensorrt", "cuda"): "",
 }
 ONE_NODE = (
     b"\x08\x08\x12\x00:5\n\x0e\n\x01x\n\x01x\x12\x01y\x22\x03Add\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x02"
@@ -56,12 +56,23 @@ def available(devices: Sequence[tuple[str, str]] = DEVICES) -> list[Found]:
     return [_apart(backend, device) for backend, device in devices]
 
 
+def installed(backend: str) -> str:
+    """The version of a backend whose Python module loads, "" otherwise; whether it works is another question."""
+    from .. import ort, ov, trt
+
+    try:
+        if backend == "openvino":
+            return ov.version()
+        return str((trt if backend == "tensorrt" else ort).load().__version__)
+    except (ImportError, EngineError):
+        return ""
+
+
 @cache
 def probe(backend: str, device: str) -> Found:
     """Run the one node on `backend` and `device` in this process; the answer is kept. Raises UsageError for a pair not in `DEVICES`."""
     if (backend, device) not in DEVICES:
         raise UsageError(f"{backend} on {device} is unknown; one of {', '.join(' on '.join(pair) for pair in DEVICES)}")
-    version = ""
     try:
         version, y = _RUNS[backend](device)
         if not np.array_equal(y, _X + _X):
@@ -69,7 +80,7 @@ def probe(backend: str, device: str) -> Found:
     except ImportError as error:
         return Found(backend, device, "", False, one_line(error), FIXES[backend, device])
     except Exception as error:  # each library has its own classes
-        return Found(backend, device, version or _version(backend), False, one_line(error), FIXES[backend, device])
+        return Found(backend, device, installed(backend), False, one_line(error, 400), FIXES[backend, device])
     return Found(backend, device, version, True)
 
 
@@ -120,18 +131,12 @@ def _openvino(_device: str) -> tuple[str, Any]:
 
 
 def _tensorrt(_device: str) -> tuple[str, Any]:
-    import tensorrt
+    from .trt_probe import run_one_node
 
-    raise EngineError(f"tensorrt {tensorrt.__version__} cannot be tried here")
+    return run_one_node(ONE_NODE, _X)
 
 
 _RUNS = {"onnxruntime": _onnxruntime, "openvino": _openvino, "tensorrt": _tensorrt}
-
-
-def _version(backend: str) -> str:
-    """The version of a backend that loads, "" otherwise."""
-    module = sys.modules.get(backend)
-    return str(getattr(module, "__version__", "")).split("-")[0]
 
 
 def _distribution(name: str) -> str:

@@ -1,0 +1,60 @@
+"""What works on this machine, tried and not assumed: libsage, video, faces, every backend with a graph of one node, CUDA, the cache folder.
+
+Each line says what was found; what does not work says why and what to do about it. Nothing is sent anywhere. Exit code 1 when something
+is missing that 'run' cannot do without; a missing GPU or optional backend is not that. Its output belongs into a bug report.
+
+example:
+  sage-edge doctor --json
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sage_edge.runtime.checkup import Check
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from sage_edge.runtime import checkup
+    from sage_edge.runtime.cpu import features, saturates
+    from sage_edge.runtime.machine import machine, versions
+
+    found, engines = checkup.backends()
+    everything = [checkup.processor(), *checkup.checks(), *engines]
+    ok = all(check.ok for check in everything if check.needed)
+    facts: dict[str, Any] = {
+        "machine": {**machine(), "features": sorted(features()), "saturates": saturates(features())},
+        "versions": {**versions(()), **checkup.versions()},
+        "backends": [asdict(each) for each in found],
+        "checks": [asdict(check) for check in everything],
+        "ok": ok,
+    }
+    print(json.dumps(facts) if args.json else "\n".join(lines(facts, everything)))
+    return 0 if ok else 1
+
+
+def lines(facts: dict[str, Any], checks: list[Check]) -> list[str]:
+    """`facts` as lines for a terminal."""
+    machine = facts["machine"]
+    text = [
+        f"{machine['cpu']}, {machine['arch']}, {machine['system']}",
+        ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+        "",
+    ]
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        mark = "ok  " if check.ok else "FAIL" if check.needed else "no  "
+        text.append(f"{mark} {check.name:<{width}}  {check.fact}")
+        if check.fix:
+            text.append(f"     {'':<{width}}  -> {check.fix}")
+    failed = [check.name for check in checks if check.needed and not check.ok]
+    return [*text, "", f"FAILED: {', '.join(failed)}" if failed else "ok: what 'run' needs is here"]
