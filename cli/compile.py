@@ -1,35 +1,85 @@
-"""Compile a training checkpoint into a bundle: ONNX graphs in FP32 and INT8, checked against each other on the validation videos.
+"""Compile a training checkpoint into a bundle; or, with --target tensorrt, build a bundle's TensorRT engines on this device.
 
-DATA is a prepared store: its training split calibrates, its validation split decides. Fails, and writes nothing, when INT8 loses more CCC
-than --max-drop on valence or arousal, as overlapping windows or live, and says which graph does it.
+CKPT -> bundle: ONNX graphs in FP32 and INT8, checked against each other. DATA is a prepared store: its training split calibrates, its validation
+split decides. Fails, and writes nothing, when INT8 loses more CCC than --max-drop on valence or arousal, as overlapping windows or live, and
+says which graph does it.
 
-example:
+NAME.sage -> engines: needs TensorRT and its GPU, and neither PyTorch nor data. Each graph is tried in INT8, then partly in INT8, then in FP16, then
+in FP32; the first that builds and computes the bundle's golden windows is kept in the user's cache folder. The first build takes minutes.
+
+examples:
   sage-edge compile checkpoint --data store --out demo.sage --max-drop 0.005
+  sage-edge compile demo.sage --target tensorrt
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sage_edge.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from sage_edge.compile.tensorrt import BuiltGraph
+
+_OF_CHECKPOINT = ("data", "out", "max_drop", "method", "clips", "ranges", "float", "preset")
+_OF_BUNDLE = ("precision", "workspace_mb")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CKPT", type=Path, help="checkpoint folder, made by 'sage-edge train'")
-    parser.add_argument("--data", required=True, metavar="DATA", type=Path, help="store folder, made by 'sage-edge prepare'")
-    parser.add_argument("--out", required=True, metavar="NAME.sage", type=Path, help="bundle folder to write")
-    parser.add_argument("--max-drop", type=float, default=0.005, metavar="X", help="CCC that INT8 may lose (default 0.005)")
-    parser.add_argument("--method", default="percentile", help="calibration: minmax, entropy or percentile (default)")
-    parser.add_argument("--clips", type=int, default=24, metavar="N", help="windows to calibrate on (default 24)")
-    parser.add_argument("--ranges", type=Path, metavar="FILE", help="ranges that 'sage-edge calibrate' wrote, instead of calibrating")
-    parser.add_argument("--float", action="append", metavar="GROUP", help="leave a group of weights in float, besides the usual ones; repeatable")
-    parser.add_argument("--preset", metavar="P", help="fail unless the checkpoint is of this preset")
-    parser.add_argument("--force", action="store_true", help="replace NAME.sage if it exists")
-    parser.add_argument("--json", action="store_true", help="print the manifest as one JSON object")
+    parser.add_argument("source", metavar="CKPT|NAME.sage", type=Path, help="checkpoint folder; with --target, a bundle")
+    parser.add_argument("--force", action="store_true", help="replace NAME.sage if it exists; with --target, build engines that are there again")
+    parser.add_argument("--json", action="store_true", help="print the manifest, or what was built, as one JSON object")
+    checkpoint = parser.add_argument_group("checkpoint -> bundle")
+    checkpoint.add_argument("--data", metavar="DATA", type=Path, help="store folder, made by 'sage-edge prepare'; needed")
+    checkpoint.add_argument("--out", metavar="NAME.sage", type=Path, help="bundle folder to write; needed")
+    checkpoint.add_argument("--max-drop", type=float, metavar="X", help="CCC that INT8 may lose (default 0.005)")
+    checkpoint.add_argument("--method", help="calibration: minmax, entropy or percentile (default)")
+    checkpoint.add_argument("--clips", type=int, metavar="N", help="windows to calibrate on (default 24)")
+    checkpoint.add_argument("--ranges", type=Path, metavar="FILE", help="ranges that 'sage-edge calibrate' wrote, instead of calibrating")
+    checkpoint.add_argument("--float", action="append", metavar="GROUP", help="leave a group of weights in float, besides the usual ones; repeatable")
+    checkpoint.add_argument("--preset", metavar="P", help="fail unless the checkpoint is of this preset")
+    bundle = parser.add_argument_group("bundle -> engines of this device")
+    bundle.add_argument("--target", choices=("tensorrt",), help="what to build engines for")
+    bundle.add_argument("--precision", choices=("int8", "fp32", "both"), help="int8 (default; where it does not build, what does), fp32 or both")
+    bundle.add_argument("--workspace-mb", type=int, metavar="N", help="GPU memory that one layer may take while it computes (default 1024)")
 
 
 def run(args: argparse.Namespace) -> int:
+    _check(args)
+    return _compile(args) if args.target is None else _build(args)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """UsageError for options of the one way given with the other."""
+    from sage_edge.runtime.bundle import MANIFEST
+
+    is_bundle = (args.source / MANIFEST).is_file()
+    if args.target is None:
+        if is_bundle:
+            raise UsageError(f"{args.source} is a bundle; give --target tensorrt to build its engines, or a checkpoint with --data and --out")
+        wrong = _given(args, _OF_BUNDLE)
+        if wrong:
+            raise UsageError(f"{wrong[0]} needs --target tensorrt and a bundle; {args.source} is compiled with --data and --out")
+        if missing := [option for option in ("--data", "--out") if getattr(args, option[2:]) is None]:
+            raise UsageError(f"the following arguments are required: {', '.join(missing)}; sage-edge compile --help shows the options and an example")
+    else:
+        if args.source.is_dir() and not is_bundle:
+            raise UsageError(f"{args.source} is no bundle (it has no {MANIFEST}), and --target takes one; compile the checkpoint first")
+        wrong = _given(args, _OF_CHECKPOINT)
+        if wrong:
+            raise UsageError(f"{wrong[0]} is for compiling a checkpoint; leave it out with --target {args.target}")
+
+
+def _given(args: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not None]
+
+
+def _compile(args: argparse.Namespace) -> int:
     import json
 
+    from sage_edge.calibration import check, clips
     from sage_edge.calibration.ranges import Ranges
     from sage_edge.compile import compile_bundle
     from sage_edge.compile.groups import FLOAT
@@ -37,12 +87,12 @@ def run(args: argparse.Namespace) -> int:
 
     ranges = Ranges.load(args.ranges) if args.ranges else None
     path = compile_bundle(
-        args.checkpoint,
+        args.source,
         args.data,
         args.out,
-        max_drop=args.max_drop,
-        method=args.method,
-        count=args.clips,
+        max_drop=check.MAX_DROP if args.max_drop is None else args.max_drop,
+        method=args.method or "percentile",
+        count=clips.COUNT if args.clips is None else args.clips,
         ranges=ranges,
         float_groups=(*FLOAT, *(args.float or ())),
         preset=args.preset,
@@ -59,3 +109,32 @@ def run(args: argparse.Namespace) -> int:
         for precision, row in rows.items():
             print(f"{protocol:<10}{precision:<11}{row['valence']:>9.4f}{row['arousal']:>9.4f}{row['mean']:>9.4f}")
     return 0
+
+
+def _build(args: argparse.Namespace) -> int:
+    import json
+
+    from sage_edge.compile.tensorrt import build_bundle
+    from sage_edge.compile.trt_build import WORKSPACE_MB
+    from sage_edge.runtime.bundle import Bundle
+
+    bundle = Bundle.open(args.source)
+    workspace_mb = WORKSPACE_MB if args.workspace_mb is None else args.workspace_mb
+    wanted = ("int8", "fp32") if args.precision == "both" else (args.precision or "int8",)
+    built = [each for name in wanted for each in build_bundle(bundle, precision=name, workspace_mb=workspace_mb, rebuild=args.force)]
+    if args.json:
+        print(json.dumps({"bundle": bundle.manifest.digest, "engines": [each.to_dict() for each in built]}, sort_keys=True))
+    else:
+        print("\n".join(_table(built)))
+    return 0
+
+
+def _table(built: list[BuiltGraph]) -> list[str]:
+    lines = [f"{'graph':<8}{'wanted':<8}{'built':<13}{'s':>8}{'MB':>9}{'layers':>8}{'difference':>12}{'allowed':>9}"]
+    for each in built:
+        seconds = "there" if each.reused else f"{each.seconds:.1f}"
+        row = f"{each.graph:<8}{each.precision:<8}{each.rung:<13}{seconds:>8}{each.size_bytes / 1e6:>9.2f}{each.layers:>8}"
+        kinds = ", ".join(f"{count} {name}" for name, count in each.precisions.items())
+        lines.append(f"{row}{each.difference:>12.2g}{each.allowed:>9.2g}" + (f"  {kinds}" if kinds else ""))
+        lines += [f"  {failure.rung} failed: {failure.why}" for failure in each.failed]
+    return [*lines, f"in {Path(built[0].path).parent}"]

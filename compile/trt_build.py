@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 WORKSPACE_MB = 1024
 """Scratch memory that one layer may take. TensorRT's own default is all of the GPU's memory, which on a board is everybody's."""
 _MAX_REASONS = 3
+_BEGIN_S = 5.0
+"""A thread that has not begun by then was interrupted before it was made."""
 
 T = TypeVar("T")
 
@@ -185,20 +187,24 @@ def _interruptible(work: Callable[[], T], stop: Callable[[], None]) -> T:
     """The result of `work`, which runs in another thread; when this one is interrupted, `stop` is called, and `work` waited for."""
     results: list[T] = []
     errors: list[BaseException] = []
+    begun, over = threading.Event(), threading.Event()
 
     def body() -> None:
+        begun.set()
         try:
             results.append(work())
         except BaseException as error:
             errors.append(error)
+        finally:
+            over.set()
 
-    thread = threading.Thread(target=body, name="TensorRT builder", daemon=True)
-    thread.start()
     try:
-        thread.join()
+        threading.Thread(target=body, name="TensorRT builder", daemon=True).start()
+        over.wait()  # not Thread.join: one that is interrupted takes the thread for ended (bpo-45274)
     except BaseException:
         stop()
-        thread.join()
+        if begun.wait(_BEGIN_S):
+            over.wait()
         raise
     if errors:
         raise errors[0]

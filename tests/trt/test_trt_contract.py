@@ -19,7 +19,7 @@ from fetch import PACKAGES, bindings
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-USES = re.compile(r"\btrt\.[A-Z]")
+USES = re.compile(r"trt\.[A-Z]")
 SOURCES = [path for folder in ("compile", "runtime") for path in sorted((ROOT / folder).rglob("*.py")) if USES.search(path.read_text())]
 
 MISTAKES = [

@@ -71,6 +71,7 @@ class Uses(ast.NodeVisitor):
         self._attributes: dict[str, dict[str, Type]] = {}
         self._scopes: list[dict[str, Type]] = [{}]
         self._class: list[ast.ClassDef] = []
+        self._function: list[str] = []
         for final in (False, True):  # first to learn what attributes and functions are, then to check
             self._final = final
             self.visit(self._tree)
@@ -294,9 +295,24 @@ class Uses(ast.NodeVisitor):
         if self._class and not static and arguments and arguments[0].arg == "self":
             scope["self"] = self._class[-1]
         self._scopes.append(scope)
+        self._function.append(node.name)
         for part in node.body:
             self.visit(part)
+        self._function.pop()
         self._scopes.pop()
+
+    def visit_Return(self, node: ast.Return) -> None:
+        kind = self.type_of(node.value)
+        if kind is not None and kind != MODULE and self._function:
+            self._returns.setdefault(self._function[-1], kind)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._scopes[-1][alias.asname or alias.name.split(".")[0]] = MODULE if alias.name == "tensorrt" else None
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        for alias in node.names:
+            self._scopes[-1][alias.asname or alias.name] = None
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         bases = [kind for kind in map(self.type_of, node.bases) if isinstance(kind, Class)]

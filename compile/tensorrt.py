@@ -1,0 +1,194 @@
+"""TensorRT engines for a bundle, built on the device that will run them: no torch, no data.
+
+    for engine in build_bundle(Bundle.open("demo.sage")): print(engine.graph, engine.rung)
+
+Each graph climbs the ladder of `ladder.py`; what passes the bundle's golden windows is stored in the user's cache folder, under the key of the graph
+that was asked for. An engine of another TensorRT or GPU is never loaded: it stays where it is, and a new one is built beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sage_edge.calibration.offline import BATCH
+from sage_edge.runtime import trt as tensorrt_module
+from sage_edge.runtime.bundle import GRAPHS, Bundle
+from sage_edge.runtime.engines import Engine, plans
+from sage_edge.runtime.errors import BundleError, CompileError, EngineError, UsageError
+from sage_edge.runtime.files import sha256_file
+
+from .golden_engine import GoldenWindows
+from .ladder import Failure, climb, rungs
+from .trt_build import WORKSPACE_MB, Batches, Built, PlanBuilder
+
+PRECISIONS = {"int8": "int8-trt", "fp32": "fp32"}
+"""What `precision` means in a bundle."""
+BATCHES = {"visual": Batches(1, 1, BATCH), "audio": Batches(), "fusion": Batches()}
+"""A session encodes one face at a time, whatever its hop, so kernels are chosen for one; `verify` and evaluation run many."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BuiltGraph:
+    """One engine in the cache folder. `difference` is how far it moved the golden windows, of `allowed`; `reused` means that it was there already."""
+
+    graph: str
+    precision: str
+    rung: str
+    reused: bool
+    seconds: float
+    size_bytes: int
+    layers: int
+    precisions: dict[str, int]
+    """Precision -> layers whose first output has it, after TensorRT's fusions."""
+    difference: float
+    allowed: float
+    failed: tuple[Failure, ...]
+    """The rungs above, and why they are not it."""
+    warnings: tuple[str, ...]
+    path: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def build_bundle(
+    bundle: Bundle, *, precision: str = "int8", workspace_mb: int = WORKSPACE_MB, rebuild: bool = False, progress: bool = True, say: Say | None = None
+) -> list[BuiltGraph]:
+    """Build what is missing of the three engines of `bundle` for this TensorRT and GPU; with `rebuild`, all three.
+
+    `precision` is "int8" or "fp32"; "int8" ends at FP32 where nothing else builds. `workspace_mb` is the scratch memory that one layer may take.
+    `say` gets lines about what happens (default: standard error). Raises UsageError, BundleError, EngineError where TensorRT or the GPU is missing,
+    and CompileError for a graph of which no rung builds and passes. Engines that were finished before a failure or Ctrl-C stay, and are whole.
+    """
+    say = say or _to_stderr
+    if precision not in PRECISIONS:
+        raise UsageError(f"there is no precision {precision!r} for TensorRT; one of {', '.join(PRECISIONS)}")
+    if workspace_mb < 1:
+        raise UsageError(f"a workspace of {workspace_mb} MB is too small; give at least 1")
+    if PRECISIONS[precision] not in bundle.precisions:
+        raise BundleError(
+            f"{bundle.path.name} holds {', '.join(bundle.precisions)} and no {PRECISIONS[precision]} graphs; compile its checkpoint again"
+        )
+    trt = tensorrt_module.load()
+    device = _device()
+    flags = ("strongly-typed", "no-tf32", f"workspace-mb={workspace_mb}")
+    cache = plans.folder() / f"timing-{trt.__version__}-{_slug(device.name)}-sm{device.sm}.cache"
+    builder: PlanBuilder | None = None
+    results = []
+    golden = GoldenWindows(bundle)
+    for graph in GRAPHS:
+        onnx = bundle.graph(graph, PRECISIONS[precision])
+        key = plans.Key(sha256_file(onnx), trt.__version__, device.sm, device.name, (*flags, f"batch={BATCHES[graph]}"))
+        if not rebuild and (found := plans.get(key, say)) is not None:
+            results.append(_from_plan(found, graph, precision))
+            continue
+        _tell_others(onnx, key, say)
+        builder = builder or PlanBuilder(trt, workspace_mb=workspace_mb, cache=cache, progress=progress, say=say)
+        results.append(_build(bundle, graph, precision, onnx, key, builder, golden, say))
+    return results
+
+
+def _build(
+    bundle: Bundle, graph: str, precision: str, onnx: Path, key: plans.Key, builder: PlanBuilder, golden: GoldenWindows, say: Say
+) -> BuiltGraph:
+    def attempt(rung: str, source: Path | bytes) -> tuple[Built, float]:
+        built = builder.build(source, BATCHES[graph], f"{graph} {rung}")
+        with _opened(onnx, key, built.plan) as engine:
+            moved = golden.difference(graph, engine)
+        if not moved <= golden.allowed(rung):
+            raise CompileError(f"its engine moves the golden windows by {moved:.3g}, more than {golden.allowed(rung):.3g}")
+        return built, moved
+
+    ladder = rungs(onnx if precision == "int8" else None, bundle.graph(graph, "fp32"))
+    try:
+        rung, (built, moved), failed = climb(ladder, attempt, lambda text: say(f"{graph}: {text}"))
+    except CompileError as error:
+        hint = (
+            "give more with --workspace-mb, or close what else uses the GPU" if "memory" in str(error).lower() else "see `sage-edge inspect --target`"
+        )
+        raise CompileError(f"{graph}: {error}; {hint}") from None
+    facts = {
+        "graph": graph,
+        "precision": precision,
+        "rung": rung,
+        "seconds": built.seconds,
+        "layers": built.layers,
+        "precisions": built.precisions,
+        "difference": moved,
+        "allowed": golden.allowed(rung),
+        "failed": [asdict(failure) for failure in failed],
+        "warnings": list(built.warnings),
+    }
+    try:
+        plan = plans.store(key, built.plan, facts)
+    except OSError as error:
+        raise CompileError(f"{error.filename or plans.folder()}: {error.strerror or error}; free some space, or set CACHE_DIRECTORY") from error
+    return _from_plan(plan, graph, precision, reused=False)
+
+
+def _from_plan(plan: plans.Plan, graph: str, precision: str, reused: bool = True) -> BuiltGraph:
+    facts = plan.facts
+    return BuiltGraph(
+        graph,
+        precision,
+        str(facts.get("rung", "?")),
+        reused,
+        float(facts.get("seconds", 0.0)),
+        plan.path.stat().st_size,
+        int(facts.get("layers", 0)),
+        dict(facts.get("precisions", {})),
+        float(facts.get("difference", 0.0)),
+        float(facts.get("allowed", 0.0)),
+        tuple(Failure(**failure) for failure in facts.get("failed", ())),
+        tuple(facts.get("warnings", ())),
+        str(plan.path),
+    )
+
+
+def _tell_others(onnx: Path, key: plans.Key, say: Say) -> None:
+    """One line when there are engines of this graph for another TensorRT or GPU, or with other flags: they are left alone."""
+    try:
+        plans.find(onnx, key.tensorrt, key.sm, key.gpu, say)
+    except EngineError as error:
+        fact = str(error).partition(";")[0]
+        if ", only for " in fact:
+            say(f"{fact}: building it")
+    else:
+        say(f"the engine of {onnx.name} for {key} is to be built again, or was built with other settings: building it")
+
+
+def _device() -> Any:
+    """The GPU: its name and compute capability."""
+    from sage_edge.runtime.engines.cuda import open_cuda
+
+    with contextlib.closing(open_cuda()) as cuda:
+        return cuda.device
+
+
+@contextlib.contextmanager
+def _opened(onnx: Path, key: plans.Key, plan: bytes) -> Iterator[Engine]:
+    """The runtime's engine over a plan that is not stored yet."""
+    from sage_edge.runtime.engines.tensorrt import TensorRTEngine
+
+    with tempfile.TemporaryDirectory(prefix="sage-plan-") as folder:
+        path = Path(folder) / "candidate.engine"
+        path.write_bytes(plan)
+        with contextlib.closing(TensorRTEngine(onnx, 1, plan=plans.Plan(key, path, {}))) as engine:
+            yield engine
+
+
+def _slug(text: str) -> str:
+    return "".join(sign if sign.isalnum() else "-" for sign in text).strip("-").lower()
+
+
+def _to_stderr(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr, flush=True)
