@@ -21,7 +21,8 @@ LARGEST = 65504.0
 _NORMS = "https://github.com/NVIDIA/TensorRT/issues/2564, 3101, 4355"
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
 _SUMS = ("ReduceMean", "ReduceSum")
-_SQUARES = (*_SUMS, "ReduceSumSquare", "ReduceL2", "LayerNormalization")
+_STASHING = ("LayerNormalization", "RMSNormalization", "GroupNormalization")
+_SQUARES = (*_SUMS, *_STASHING, "ReduceSumSquare", "ReduceL2", "LpNormalization")
 
 
 @rule("nan", "error", "no constant holds NaN", "IEEE 754", "constant")
@@ -56,30 +57,29 @@ def half_range(view: View, target: Target) -> Iterator[Found]:
                     yield Found(label(reader), f"{name!r} holds {float(np.abs(value).max()):g}, cast to float16", fix)
 
 
-@rule(
-    "half-norm",
-    "error",
-    "sums of squares are not computed in float16",
-    _NORMS,
-    operators=(*_SUMS, "ReduceSumSquare", "ReduceL2", "LayerNormalization"),
-)
+@rule("half-norm", "error", "sums of squares are not computed in float16", _NORMS, operators=_SQUARES)
 def half_norm(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Found]:
     name = node.input[0]
+    cast = view.made_by(name, "Cast")
+    if cast is not None and node.op_type in _SUMS:
+        name = cast.input[0]  # the squares themselves may be too large already
     if view.type(name) != FLOAT16 or view.built(name):
         return
-    fix = "cast to float32 before it and back behind it, or export the norm as one node"
-    if node.op_type == "LayerNormalization":
-        if attribute(node, "stash_type", FLOAT) not in (FLOAT, BFLOAT16):
-            yield Found(label(node), f"stash_type {attribute(node, 'stash_type')} computes mean and variance in float16", "set stash_type to 1")
-        return
-    maker = view.made_by(name, "Mul", "Pow") if node.op_type in _SUMS else None
-    if maker is not None:
-        power = view.value(maker.input[1]) if maker.op_type == "Pow" else None
-        squared = maker.input[0] == maker.input[1] if maker.op_type == "Mul" else power is not None and bool((power == 2).all())
-        if not squared:
-            return
-    if maker is not None or node.op_type not in _SUMS:
+    if node.op_type in _STASHING:
+        stash = attribute(node, "stash_type", FLOAT)
+        if stash not in (FLOAT, BFLOAT16):
+            yield Found(label(node), f"stash_type {stash} computes mean and variance in float16", "set stash_type to 1")
+    elif node.op_type not in _SUMS or _squares(view, name):
+        fix = "cast to float32 before the squares and back behind the norm, or export the norm as one node"
         yield Found(label(node), f"{node.op_type} of squares in float16 overflows once a value is above 256", fix)
+
+
+def _squares(view: View, name: str) -> bool:
+    maker = view.made_by(name, "Mul", "Pow")
+    if maker is None or maker.op_type == "Mul":
+        return maker is not None and maker.input[0] == maker.input[1]
+    power = view.value(maker.input[1])
+    return power is not None and bool((power == 2).all())
 
 
 @rule("half-instance-norm", "warning", "InstanceNormalization is computed in float32", _NORMS, operators=("InstanceNormalization",))

@@ -129,6 +129,13 @@ def float_operator(view: View, target: Target, node: onnx.NodeProto) -> Iterator
         yield Found(label(node), fact, "take the Q/DQ pair away in front of it")
 
 
+@rule("batch-norm", "warning", "batch norms are folded into their convolutions before these are quantized", QDQ, operators=("BatchNormalization",))
+def batch_norm(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Found]:
+    if _convolved(view, node.input[0]):
+        fact = f"it follows the INT8 convolution that makes {node.input[0]!r}, whose scales per channel know nothing of it"
+        yield Found(label(node), fact, "fold it into the weights, then quantize them")
+
+
 @rule(
     "orin-dequantize",
     "note",
@@ -153,5 +160,6 @@ RULES = (
     residual_both,
     residual_skip,
     float_operator,
+    batch_norm,
     orin_dequantize,
 )

@@ -26,7 +26,7 @@ _QDQ = ("QuantizeLinear", "DequantizeLinear")
 def kind(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Found]:
     if node.op_type in _QDQ:
         return
-    for name in node.output:
+    for name in (*node.output, *(name for name in node.input if name not in view.maker)):
         if view.type(name) not in _TAKEN:
             yield Found(label(node), f"{name!r} is {NAMES.get(view.type(name), view.type(name))}", "cast it to float32, float16, int32 or int64")
 

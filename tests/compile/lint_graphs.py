@@ -286,6 +286,14 @@ def residual(conv_side: bool, skip: bool) -> onnx.ModelProto:
     return g.model(g.node("Relu", [g.node("Add", [g.pair(y) if conv_side else y, g.pair(other) if skip else other])]))
 
 
+def batch_norm(folded: bool) -> onnx.ModelProto:
+    g = Build()
+    y = g.node("Conv", [g.pair(g.input("x")), g.pair(g.const("w", weights(4, 4, 3, 3)), **channels())])
+    if not folded:
+        y = g.node("BatchNormalization", [y, *(g.const(name, np.ones(4)) for name in ("scale", "shift", "mean", "variance"))])
+    return g.model(g.node("Relu", [y]))
+
+
 def before(operator: str, quantized: bool) -> onnx.ModelProto:
     g = Build()
     x = g.input("x")
@@ -312,6 +320,15 @@ def variance(kind: int, power: bool = False) -> onnx.ModelProto:
     x = g.node("Cast", [g.input("x", F16)], to=kind)
     square = g.node("Pow", [x, g.const("two", 2.0, kind)]) if power else g.node("Mul", [x, x])
     return g.model(g.node("ReduceMean", [square]), kind)
+
+
+def late_cast(early: bool) -> onnx.ModelProto:
+    """The squares of a float16 tensor, summed in float32; cast before they are squared, or after."""
+    g = Build()
+    x = g.input("x", F16)
+    x = g.node("Cast", [x], to=F32) if early else x
+    square = g.node("Mul", [x, x])
+    return g.model(g.node("ReduceSum", [square if early else g.node("Cast", [square], to=F32)]))
 
 
 def instance_norm(kind: int) -> onnx.ModelProto:
@@ -375,6 +392,7 @@ CASES = [
     Case("pool-rank", lambda: pool(3), lambda: pool(4)),
     Case("subgraph", loop, lambda: unary("Relu")),
     Case("type", lambda: cast(TensorProto.UINT16), lambda: cast(I32)),
+    Case("type", lambda: index(TensorProto.UINT16), lambda: index(I32)),
     Case("uint8-tensor", lambda: image(False), lambda: image(True)),
     Case("double", lambda: double(F64), lambda: double(F32)),
     Case("int64", lambda: index(I64), lambda: index(I32)),
@@ -417,6 +435,7 @@ CASES = [
     Case("residual-both", lambda: residual(True, True), lambda: residual(False, True)),
     Case("residual-skip", lambda: residual(False, False), lambda: residual(False, True)),
     Case("float-operator", lambda: before("Softmax", True), lambda: before("Softmax", False)),
+    Case("batch-norm", lambda: batch_norm(False), lambda: batch_norm(True)),
     Case("orin-dequantize", lambda: good(F16), good, "trt10.16"),
     Case("nan", lambda: constant([np.nan, 1.0], F32), lambda: constant([0.0, 1.0], F32)),
     Case("infinity", lambda: mask(-np.inf), lambda: mask(-1e4)),
@@ -424,6 +443,8 @@ CASES = [
     Case("half-range", lambda: cast_constant(1e5), lambda: cast_constant(1e4)),
     Case("half-norm", lambda: variance(F16), lambda: variance(F32)),
     Case("half-norm", lambda: variance(F16, True), lambda: variance(F32, True)),
+    Case("half-norm", lambda: late_cast(False), lambda: late_cast(True)),
+    Case("half-norm", lambda: unary("LpNormalization", kind=F16), lambda: unary("LpNormalization", kind=F32)),
     Case("half-norm", lambda: unary("ReduceL2", kind=F16), lambda: unary("ReduceL2", kind=F32)),
     Case("half-norm", lambda: norm(1, F16, stash_type=F16), lambda: norm(1, F16)),
     Case("half-instance-norm", lambda: instance_norm(F16), lambda: instance_norm(F32)),
