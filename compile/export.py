@@ -35,7 +35,10 @@ from .facts import CONSTANT, WEIGHTED, properties
 
 OPSET = 20
 PARITY = 1e-5
-"""Greatest difference to torch, relative to the tensor's greatest magnitude (absolute for estimates, whose range is 1)."""
+"""Greatest difference to torch, relative to the tensor's greatest magnitude (absolute for estimates, whose range is 1).
+
+torch computes it in float64, so that its own rounding is not taken for the graph's: the softmax over time multiplies rounding by the size of its
+logits (22 in a new `base`, where torch in float32 is off by up to 6e-6 itself)."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 if TYPE_CHECKING:
@@ -62,7 +65,7 @@ def export_graph(
     """Write `module` to `path` and return its greatest difference to torch over batches of 1 and 3 (see `PARITY`).
 
     `inputs(n)` gives n examples: input name -> float32 tensor [n, ...], in the order of the module's arguments. `original` is what the graph is
-    compared with, where `module` is another form of it. Raises CompileError when torch cannot export the module, or when ONNX Runtime
+    compared with, where `module` is another form or precision of it. Raises CompileError when torch cannot export the module, or when ONNX Runtime
     disagrees with torch by more than `PARITY`.
     """
     plain = _Named(module)
@@ -100,7 +103,7 @@ def export(model: SAGE, meta: Mapping[str, Any], out: Path, pattern: str = "{gra
     `meta` is the checkpoint's description; it goes into each file's metadata. `done` is called with each graph's name. Raises CompileError
     as `export_graph` does.
     """
-    exported, preset = engine_form(model.folded()), model.preset
+    exported, originals, preset = engine_form(model.folded()), dict(model.folded().named_children()), model.preset
     window, size, samples = preset.window, preset.input_size, preset.samples
     generator = torch.Generator().manual_seed(0)
 
@@ -127,7 +130,7 @@ def export(model: SAGE, meta: Mapping[str, Any], out: Path, pattern: str = "{gra
     paths = {}
     for name, (module, inputs, names) in plan.items():
         paths[name] = out / pattern.format(graph=name)
-        export_graph(module, inputs, names, paths[name], {**props, "graph": name}, getattr(model, name))
+        export_graph(module, inputs, names, paths[name], {**props, "graph": name}, originals.pop(name).double())
         done(name)
     return paths
 
@@ -204,8 +207,9 @@ def _parity(module: nn.Module, path: Path, inputs: dict[str, Tensor], outputs: t
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     got = session.run(list(outputs), {name: value.numpy() for name, value in inputs.items()})
+    dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
     with torch.no_grad():
-        want = [value.numpy() for value in module(*inputs.values())]
+        want = [value.numpy() for value in module(*(value.to(dtype) for value in inputs.values()))]
     worst = 0.0
     for name, a, b in zip(outputs, got, want, strict=True):
         difference = _difference(a, b, absolute=name == "estimates")
