@@ -33,7 +33,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 at the end of the video or of the output's reader, 130 when interrupted."""
     from sage_edge.runtime.bundle import Bundle
-    from sage_edge.runtime.cpu import saturation_note
     from sage_edge.runtime.live import run_live
     from sage_edge.runtime.precision import choose
     from sage_edge.runtime.session import Session
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         choice = choose(bundle, args.precision, args.backend, args.threads, progress=True)
         if choice.raced:
             _say(f"note: {choice.line()}")
-        if choice.name == "onnxruntime int8-cpu" and (note := saturation_note()):
+        if note := choice.note(bundle):
             _say(f"note: {note}")
         with Session(bundle, precision=choice, hop=args.hop, t0_ns=0, threads=args.threads) as session:
             trained_on = bundle.manifest.trained_on

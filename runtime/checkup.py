@@ -64,7 +64,7 @@ def processor() -> Check:
     """What the processor multiplies 8-bit numbers and bf16 with."""
     found = cpu.features()
     listed = ", ".join(name for name in cpu.FEATURES if name in found) or "no instruction set known to matter here"
-    note = cpu.saturation_note(found)
+    note = cpu.saturation_note("onnxruntime", found)
     return Check("processor", note is None, f"{cores()} core(s) for this process; {listed}", note or "")
 
 

@@ -50,11 +50,14 @@ def saturates(found: Set[str], arch: str | None = None) -> bool:
     return x86 and "avx2" in found and not found & {"avx_vnni", "avx512_vnni"}
 
 
-def saturation_note(found: Set[str] | None = None) -> str | None:
-    """The line that says what is done about it, None where there is nothing to do."""
-    if not saturates(features() if found is None else found):
+def saturation_note(backend: str, found: Set[str] | None = None) -> str | None:
+    """The line that says what this means for `int8-cpu` graphs with weights of 8 bits on `backend`; None where there is nothing to say."""
+    if backend not in _NOTES or not saturates(features() if found is None else found):
         return None
-    return (
-        "this processor has no VNNI: int8-cpu graphs run with uint8 weights on onnxruntime (slower, nothing saturates); "
-        "time them against fp32 with --precision auto"
-    )
+    return f"this processor has no VNNI: {_NOTES[backend]}"
+
+
+_NOTES = {
+    "onnxruntime": "onnxruntime gives int8-cpu graphs uint8 weights, so that nothing saturates; --precision auto tells whether fp32 is faster now",
+    "openvino": "openvino's sums saturate in int8-cpu graphs; compile with --reduce-range (weights of 7 bits), or let --precision auto check them",
+}

@@ -25,7 +25,8 @@ class Graphs:
         kind = flavour(precision, backend)
         try:
             for name in GRAPHS:
-                self._engines.append(open_graph(bundle, name, kind, backend, threads))
+                beside = self._engines[0] if self._engines else None
+                self._engines.append(open_graph(bundle, name, kind, backend, threads, beside))
             self.visual, self.audio, self.fusion = self._engines
         except BaseException:
             self.close()
@@ -50,9 +51,9 @@ class Graphs:
         self.close()
 
 
-def open_graph(bundle: Bundle, name: str, kind: Flavour, backend: str, threads: int | None = None) -> Engine:
-    """The engine of one graph, for one item at a time. Raises UsageError and EngineError as `Graphs` does."""
-    engine = open_engine(bundle.graph(name, kind.graphs), backend, 1, threads, kind.hint)
+def open_graph(bundle: Bundle, name: str, kind: Flavour, backend: str, threads: int | None = None, beside: Engine | None = None) -> Engine:
+    """The engine of one graph, for one item at a time; `beside` is one that it takes turns with. Raises as `Graphs` does."""
+    engine = open_engine(bundle.graph(name, kind.graphs), backend, 1, threads, kind.hint, beside)
     try:
         _check(bundle, name, kind, engine)
     except BaseException:

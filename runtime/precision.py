@@ -29,6 +29,7 @@ from .files import atomic_file, cache_folder
 from .flavours import FLAVOURS, Flavour, flavour
 from .golden import GoldenPass
 from .graphs import open_graph
+from .onnx_file import metadata
 from .progress import Progress
 
 AUTO = "auto"
@@ -66,6 +67,12 @@ class Choice:
         text = f"auto chose {self.name}, {1e3 * self.seconds[self.name]:.1f} ms of engines per hop"
         text += f"; times as long: {losers}" if losers else "; nothing else ran"
         return text + "".join(f"; {name} refused: {why}" for name, why in self.refused.items())
+
+    def note(self, bundle: Bundle) -> str | None:
+        """The line about sums that saturate on this processor, where that concerns the graphs of `bundle` that were chosen."""
+        if flavour(self.precision, self.backend).graphs != "int8-cpu" or metadata(bundle.graph("visual", "int8-cpu")).get("weight_bits") == "7":
+            return None
+        return cpu.saturation_note(self.backend)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
-from .cpu import saturation_note
 from .engines import check_backend
 from .errors import SourceError, UsageError
 from .live import STAGES
@@ -157,9 +156,7 @@ def profile(
         measured_s = _feed(runs, media, seconds, progress)
         first = next(iter(runs.values())).session
         raced = [choice for choice in choices if choice.raced]
-        notes = [choice.line() for choice in raced]
-        if any(choice.name == "onnxruntime int8-cpu" for choice in choices) and (note := saturation_note()):
-            notes.append(note)
+        notes = [choice.line() for choice in raced] + [note for choice in choices if (note := choice.note(bundle))]
         return Profile(
             bundle.path.name, bundle.manifest.digest, backend, first.threads, feed, first.hop, measured_s, WARM_UP_S,
             1e3 * (imported - began), 1e3 * (verified - imported), {name: run.timing(measured_s) for name, run in runs.items()},

@@ -46,10 +46,16 @@ class Engine(Protocol):
 
 
 def open_engine(
-    path: str | os.PathLike[str], backend: str = "onnxruntime", batch: int = 1, threads: int | None = None, hint: str | None = None
+    path: str | os.PathLike[str],
+    backend: str = "onnxruntime",
+    batch: int = 1,
+    threads: int | None = None,
+    hint: str | None = None,
+    beside: Engine | None = None,
 ) -> Engine:
     """Load the ONNX graph at `path` for inputs of `batch` items. `threads` None means `default_threads()`, `hint` None the first of `HINTS`.
 
+    `beside` is an engine that takes turns with this one, in the same thread: on TensorRT they share a stream.
     Raises UsageError for an unknown backend or hint, a batch or thread count below 1, and EngineError for a backend that is not there and for a
     graph that cannot be loaded.
     """
@@ -68,7 +74,7 @@ def open_engine(
     if backend == "tensorrt":
         from .tensorrt import TensorRTEngine
 
-        return TensorRTEngine(path, batch)
+        return TensorRTEngine(path, batch, beside if isinstance(beside, TensorRTEngine) else None)
     from .onnxruntime import OnnxRuntimeEngine
 
     return OnnxRuntimeEngine(path, batch, threads, hint or "cpu")

@@ -51,10 +51,11 @@ class OnnxRuntimeEngine:
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        if cpu.saturates(cpu.features()):
-            # U8U8 kernels: their products are added up in 32 bits
+        said = onnx_file.metadata(path)
+        precision = said.get("precision")
+        if cpu.saturates(cpu.features()) and said.get("weight_bits") != "7":
+            # U8U8 kernels, whose products are added up in 32 bits; weights of 7 bits do not need them
             options.add_session_config_entry("session.x64quantprecision", "1")
-        precision = onnx_file.metadata(path).get("precision")
         if hint == "cuda":
             _check_cuda(ort, path, precision)
         self._path, self._threads = path, threads

@@ -1,0 +1,51 @@
+"""TensorRT is present when it has parsed, built, loaded and run one node, here through the stand-in; "auto" races it like any other."""
+
+from __future__ import annotations
+
+import host_driver
+import numpy as np
+import pytest
+import standin
+
+from sage_edge.runtime.engines import probe as probing
+from sage_edge.runtime.engines import trt_probe
+from sage_edge.runtime.errors import EngineError
+
+X = np.array([1.5, -3.0], np.float32)
+
+
+@pytest.fixture
+def machine(script: standin._Script, monkeypatch: pytest.MonkeyPatch) -> standin._Script:
+    monkeypatch.setattr(trt_probe, "open_cuda", host_driver.open_cuda)
+    return script
+
+
+def test_one_node_through_all_of_it(machine: standin._Script) -> None:
+    version, y = trt_probe.run_one_node(probing.ONE_NODE, X)
+    assert version == standin.__version__
+    assert np.array_equal(y, X + X)
+    assert len(machine.built) == 1
+    assert machine.live == 0, "engine and context are let go"
+
+
+def test_each_step_that_fails_is_named(machine: standin._Script) -> None:
+    machine.lacks = {"Add"}
+    with pytest.raises(EngineError, match="its parser refuses a graph of one node"):
+        trt_probe.run_one_node(probing.ONE_NODE, X)
+    machine.lacks = set()
+    machine.refuse = lambda model: "no kernel fits"
+    with pytest.raises(EngineError, match=r"it cannot build a graph of one node .*no kernel fits"):
+        trt_probe.run_one_node(probing.ONE_NODE, X)
+    machine.starts = False
+    with pytest.raises(EngineError, match="its builder does not start"):
+        trt_probe.run_one_node(probing.ONE_NODE, X)
+
+
+def test_a_wrong_result_is_not_present(machine: standin._Script) -> None:
+    machine.spoil = lambda model, name, value: value + 1
+    probing.probe.cache_clear()
+    found = probing.probe("tensorrt", "cuda")
+    probing.probe.cache_clear()
+    assert not found.ok
+    assert found.why == "it computed [4.0, -5.0] for [3.0, -6.0]"
+    assert found.version == standin.__version__
