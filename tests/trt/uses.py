@@ -270,6 +270,9 @@ class Uses(ast.NodeVisitor):
             values = value.elts if isinstance(value, (ast.Tuple, ast.List)) else []
             for i, part in enumerate(target.elts):
                 self._bind(part, self.type_of(values[i]) if i < len(values) else None)
+        elif isinstance(target, ast.Subscript) and isinstance(kind, Instance):
+            self.type_of(target.slice)
+            self._bind(target.value, Many(kind))
         else:
             self.type_of(target)
 
