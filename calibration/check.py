@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from sage_edge.runtime.bundle import Bundle
 from sage_edge.runtime.errors import BundleError
+from sage_edge.runtime.flavours import flavour
+from sage_edge.runtime.golden import difference
 from sage_edge.runtime.progress import Progress
 
 from .evaluation import Predictions, Score, Variant, drops, interval, live, overlap, score, too_much, validation
@@ -99,13 +101,21 @@ class Evaluation:
 
 
 def verify(
-    bundle: Bundle, store: Store | None = None, max_drop: float = MAX_DROP, backend: str = "onnxruntime", progress: bool = True
+    bundle: Bundle,
+    store: Store | None = None,
+    max_drop: float = MAX_DROP,
+    backend: str = "onnxruntime",
+    progress: bool = True,
+    precision: str | None = None,
 ) -> VerifyResult:
-    """Check `bundle` as the module says; with `store`, on its validation split. Raises BundleError, DataError or EngineError."""
-    golden = check_golden(bundle, backend, progress)
+    """Check `bundle` as the module says; with `store`, on its validation split. `precision` is one beside FP32, all that need no bf16 when None.
+
+    Raises BundleError, DataError, EngineError or UsageError.
+    """
+    golden = check_golden(bundle, backend, progress, precision)
     if store is None:
         return VerifyResult(bundle.path.name, bundle.manifest.digest, golden, max_drop)
-    found = evaluate(bundle, store, backend, progress)
+    found = evaluate(bundle, store, backend, progress, precision)
     ccc = found.ccc
     return VerifyResult(
         bundle.path.name,
@@ -121,10 +131,10 @@ def verify(
     )
 
 
-def evaluate(bundle: Bundle, store: Store, backend: str = "onnxruntime", progress: bool = True) -> Evaluation:
-    """Predictions of every precision of `bundle` on the validation split of `store`, under both protocols."""
+def evaluate(bundle: Bundle, store: Store, backend: str = "onnxruntime", progress: bool = True, precision: str | None = None) -> Evaluation:
+    """Predictions of every precision of `bundle` (see `verify`) on the validation split of `store`, under both protocols."""
     trials = validation(store, rate_hz=bundle.manifest.rate_hz)
-    precisions = runs(bundle)
+    precisions = runs(bundle, backend, precision)
     if "fp32" not in precisions:
         raise BundleError(f"{bundle.path.name} holds {', '.join(bundle.precisions)} and no fp32 to compare with; compile it again")
     variants = {precision: Variant.all(precision) for precision in precisions}
@@ -138,32 +148,26 @@ def evaluate(bundle: Bundle, store: Store, backend: str = "onnxruntime", progres
     return Evaluation(trials, predictions, {name: windows[f"without {name}"] for name in ("visual", "audio")})
 
 
-def check_golden(bundle: Bundle, backend: str = "onnxruntime", progress: bool = True) -> dict[str, GoldenResult]:
-    """Run the golden windows in every precision of `bundle`: precision -> differences. Raises BundleError when they are incomplete."""
+def check_golden(bundle: Bundle, backend: str = "onnxruntime", progress: bool = True, precision: str | None = None) -> dict[str, GoldenResult]:
+    """Run the golden windows in every precision of `bundle` (see `verify`): precision -> differences. Raises BundleError when they are incomplete."""
+    precisions = runs(bundle, backend, precision)
     golden = bundle.golden()
     faces, samples, visual_mask, audio_mask = (_array(golden, name, bundle) for name in ("faces", "samples", "visual_mask", "audio_mask"))
     results = {}
     with (
         Offline.of(bundle, backend) as offline,
-        Progress("golden windows", len(runs(bundle)), stream=None if progress else io.StringIO()) as bar,
+        Progress("golden windows", len(precisions), stream=None if progress else io.StringIO()) as bar,
     ):
-        for precision in runs(bundle):
-            if precision not in bundle.manifest.tolerance:
-                raise BundleError(f"{bundle.path.name} gives no tolerance for {precision}; compile the bundle again")
-            rows = [offline.window(f, s, v, a, precision) for f, s, v, a in zip(faces, samples, visual_mask, audio_mask, strict=True)]
-            found = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-            differences = {name: difference(name, value, _array(golden, f"{name}_{precision}", bundle)) for name, value in found.items()}
-            results[precision] = GoldenResult(differences, bundle.manifest.tolerance[precision])
-            bar.step(note=precision)
+        for name in precisions:
+            kind = flavour(name, backend)
+            if kind.graphs not in bundle.manifest.tolerance:
+                raise BundleError(f"{bundle.path.name} gives no tolerance for {kind.graphs}; compile the bundle again")
+            rows = [offline.window(f, s, v, a, name) for f, s, v, a in zip(faces, samples, visual_mask, audio_mask, strict=True)]
+            found = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+            differences = {key: difference(key, value, _array(golden, f"{key}_{kind.graphs}", bundle)) for key, value in found.items()}
+            results[name] = GoldenResult(differences, kind.tolerance(bundle.manifest.tolerance))
+            bar.step(note=name)
     return results
-
-
-def difference(name: str, found: NDArray[np.floating], stored: NDArray[np.floating]) -> float:
-    """Greatest difference of an output to the stored one, infinite for another shape or a NaN; relative for `temporal`, which has no fixed range."""
-    if found.shape != stored.shape or not np.isfinite(found).all():
-        return float("inf")
-    scale = max(float(np.max(np.abs(stored))), 1.0) if name == "temporal" else 1.0
-    return float(np.max(np.abs(found - stored))) / scale
 
 
 def _array(golden: Mapping[str, NDArray[Any]], name: str, bundle: Bundle) -> NDArray[Any]:

@@ -14,31 +14,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge.runtime.bundle import GRAPHS, Bundle, FaceInfo
-from sage_edge.runtime.engines import Engine, open_engine
+from sage_edge.runtime.engines import Engine, check_backend, open_engine
+from sage_edge.runtime.flavours import FLAVOURS
+from sage_edge.runtime.precision import choose
 
 BATCH = 32
 """Faces per run of the visual graph: large enough to use two cores, small enough to stay in their cache."""
 
-RUNS = ("fp32", "int8-cpu")
-"""Precisions that the backends here compute; `int8-trt` graphs are for TensorRT alone."""
-
 Part = tuple[str, str]
-"""(graph, precision), such as ("visual", "int8-cpu")."""
+"""(graph, precision), such as ("visual", "int8-cpu"); of a bundle's, a precision is what its backend calls it (`runtime.flavours`)."""
 
 
 class Offline:
-    """Engines over graph files, opened when first used. `paths` maps (graph, precision) to an ONNX file; close it, or use it in a `with`."""
+    """Engines over graph files, opened when first used. `paths` maps (graph, precision) to an ONNX file, `hints` precision to its engines' hint;
+    close it, or use it in a `with`."""
 
-    def __init__(self, paths: Mapping[Part, Path], face: FaceInfo, backend: str = "onnxruntime", threads: int | None = None) -> None:
-        self._paths, self._face = dict(paths), face
+    def __init__(
+        self,
+        paths: Mapping[Part, Path],
+        face: FaceInfo,
+        backend: str = "onnxruntime",
+        threads: int | None = None,
+        hints: Mapping[str, str | None] | None = None,
+    ) -> None:
+        self._paths, self._face, self._hints = dict(paths), face, dict(hints or {})
         self._backend, self._threads = backend, threads
         self._engines: dict[Part, Engine] = {}
 
     @classmethod
     def of(cls, bundle: Bundle, backend: str = "onnxruntime", threads: int | None = None) -> Offline:
-        """All graphs of `bundle`, in every precision of `runs`."""
-        paths = {(graph, precision): bundle.graph(graph, precision) for graph in GRAPHS for precision in runs(bundle)}
-        return cls(paths, bundle.manifest.face, backend, threads)
+        """All graphs of `bundle` that `backend` takes, in every precision that it knows for them."""
+        kinds = [kind for kind in FLAVOURS[backend].values() if kind.graphs in bundle.precisions]
+        paths = {(graph, kind.name): bundle.graph(graph, kind.graphs) for graph in GRAPHS for kind in kinds}
+        return cls(paths, bundle.manifest.face, backend, threads, {kind.name: kind.hint for kind in kinds})
 
     def pixels(self, faces: NDArray[np.uint8], out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Square RGB crops uint8 [n, size, size, 3], margin included -> what the visual graph takes, float32 [n, 3, input_size, input_size]."""
@@ -121,10 +129,17 @@ class Offline:
     def _engine(self, graph: str, precision: str, batch: int = 1) -> Engine:
         key = (graph, precision)
         if key not in self._engines:
-            self._engines[key] = open_engine(self._paths[key], self._backend, batch, self._threads)
+            self._engines[key] = open_engine(self._paths[key], self._backend, batch, self._threads, self._hints.get(precision))
         return self._engines[key]
 
 
-def runs(bundle: Bundle) -> tuple[str, ...]:
-    """The precisions of `bundle` that can be computed here."""
-    return tuple(precision for precision in bundle.precisions if precision in RUNS)
+def runs(bundle: Bundle, backend: str = "onnxruntime", precision: str | None = None) -> tuple[str, ...]:
+    """The precisions of `bundle` on `backend`: "fp32" and `precision`; all that need neither bf16 nor another device when it is None.
+
+    Raises UsageError for a precision that the bundle or the backend lacks.
+    """
+    if precision is not None:
+        return tuple(dict.fromkeys(choose(bundle, name, backend).precision for name in ("fp32", precision)))
+    check_backend(backend)
+    kinds = [kind for kind in FLAVOURS[backend].values() if kind.hint not in ("bf16", "cuda")]
+    return tuple(kind.name for kind in kinds if kind.graphs in bundle.precisions)
