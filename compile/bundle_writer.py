@@ -42,7 +42,7 @@ from sage_edge.runtime.files import atomic_folder, sha256_file
 from . import golden, quantize_cpu
 from .blame import blame
 from .calibrated import calibrate_graphs, export_graphs, face_info
-from .facts import HOP, weights_bytes
+from .facts import HOP, check_window, weights_bytes
 from .groups import FLOAT, check_groups, check_names, groups
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def compile_bundle(
             model, meta = checkpoints.load(Path(checkpoint), preset)
             _trained_on(meta, Path(checkpoint))
             check_names(float_groups, model.preset)
+            if ranges is not None:
+                check_window(ranges, model.preset)
             store = store if isinstance(store, Store) else Store.open(store)
             validation(store, rate_hz=model.preset.rate_hz)
             facts = _Facts(model, meta, Path(checkpoint))

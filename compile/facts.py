@@ -12,11 +12,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sage_edge.runtime.errors import UsageError
 from sage_edge.runtime.faces import MARGIN
 from sage_edge.runtime.ticks import SAMPLE_RATE_HZ, window_samples
 
 if TYPE_CHECKING:
     import onnx
+
+    from sage_edge.calibration.ranges import Ranges
 
 HOP = 15
 """Ticks between two estimates of a live session."""
@@ -49,6 +52,15 @@ def properties(preset: Any, meta: Mapping[str, Any]) -> dict[str, str]:
         "output_range": json.dumps([-1, 1]),
         "trained_on": json.dumps(meta.get("trained_on") or {}, sort_keys=True),
     }
+
+
+def check_window(ranges: Ranges, preset: Any) -> None:
+    """UsageError when `ranges` were found on windows of another length than a model of `preset` sees; files of version 0.1 do not say."""
+    if ranges.clip_set is not None and ranges.clip_set.length != preset.window:
+        raise UsageError(
+            f"the ranges were found on windows of {ranges.clip_set.length} ticks and this checkpoint was trained on windows of {preset.window}; "
+            "run `sage-edge calibrate` on this checkpoint"
+        )
 
 
 def weights_bytes(model: onnx.ModelProto) -> int:

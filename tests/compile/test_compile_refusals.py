@@ -7,6 +7,8 @@ from pathlib import Path
 import onnx
 import pytest
 
+from sage_edge.calibration.clips import ClipSet
+from sage_edge.calibration.ranges import Ranges
 from sage_edge.cli.main import main
 from sage_edge.compile import bundle_writer, compile_bundle
 from sage_edge.compile.calibrated import export_graphs
@@ -56,6 +58,16 @@ def test_an_unknown_group_is_refused_before_the_export(checkpoint_path: Path, st
         with pytest.raises(UsageError, match=f"no group '{group}'"):
             compile_bundle(checkpoint_path, store_path, tmp_path / "x.sage", float_groups=(*FLOAT, group), progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_ranges_of_another_window_are_refused_before_the_export(checkpoint_path: Path, store_path: Path, tmp_path: Path, no_work: None) -> None:
+    other = ClipSet("train", 300, "0" * 64, ())
+    with pytest.raises(UsageError, match="windows of 300 ticks and this checkpoint was trained on windows of 60; run `sage-edge calibrate`"):
+        compile_bundle(checkpoint_path, store_path, tmp_path / "x.sage", ranges=Ranges.of("minmax", other, {}), progress=False)
+    assert not list(tmp_path.iterdir())
+    of_this_one = Ranges.of("minmax", ClipSet("train", 60, "0" * 64, ()), {})
+    with pytest.raises(AssertionError, match="the export began"):
+        compile_bundle(checkpoint_path, store_path, tmp_path / "x.sage", ranges=of_this_one, progress=False)
 
 
 def test_every_group_of_a_model_is_known_and_its_files_explain_themselves(model, tmp_path: Path) -> None:
