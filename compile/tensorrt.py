@@ -76,7 +76,8 @@ def build_bundle(
         raise UsageError(f"a workspace of {workspace_mb} MB is too small; give at least 1")
     if PRECISIONS[precision] not in bundle.precisions:
         raise BundleError(
-            f"{bundle.path.name} holds {', '.join(bundle.precisions)} and no {PRECISIONS[precision]} graphs; compile its checkpoint again"
+            f"{bundle.path.name} holds {', '.join(bundle.precisions)} and no {PRECISIONS[precision]} graphs; compile its checkpoint again, "
+            "or give --precision fp32"
         )
     trt = tensorrt_module.load()
     device = _device()
@@ -112,10 +113,9 @@ def _build(
     try:
         rung, (built, moved), failed = climb(ladder, attempt, lambda text: say(f"{graph}: {text}"))
     except CompileError as error:
-        hint = (
-            "give more with --workspace-mb, or close what else uses the GPU" if "memory" in str(error).lower() else "see `sage-edge inspect --target`"
-        )
-        raise CompileError(f"{graph}: {error}; {hint}") from None
+        memory = "memory" in str(error).lower()
+        fix = "give more with --workspace-mb, or close what else uses the GPU" if memory else _lint(bundle, key.tensorrt)
+        raise CompileError(f"{graph}: {error}; {fix}") from None
     facts = {
         "graph": graph,
         "precision": precision,
@@ -184,6 +184,15 @@ def _opened(onnx: Path, key: plans.Key, plan: bytes) -> Iterator[Engine]:
         path.write_bytes(plan)
         with contextlib.closing(TensorRTEngine(onnx, 1, plan=plans.Plan(key, path, {}))) as engine:
             yield engine
+
+
+def _lint(bundle: Bundle, version: str) -> str:
+    """How to see what a graph has that a TensorRT of `version` does not take."""
+    from .lint_rules.targets import TARGETS
+
+    found = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    fitting = [name for name, target in sorted(TARGETS.items(), key=lambda item: item[1].version) if target.version <= found]
+    return f"`sage-edge inspect {bundle.path.name} --target {fitting[-1] if fitting else next(iter(TARGETS))}` may say more"
 
 
 def _slug(text: str) -> str:

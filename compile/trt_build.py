@@ -66,15 +66,15 @@ class Built:
 
 
 class PlanBuilder:
-    """Builds graph after graph with TensorRT's module `trt`. `say` gets a line where the timing cache at `cache` cannot be used.
+    """Builds graph after graph with TensorRT's module `trt`.
 
-    Raises EngineError where the builder cannot start, which is what it does without a GPU.
+    `say` gets a line where the timing cache at `cache` cannot be used, and when a build is interrupted. Raises EngineError where the builder cannot start, which is what it does without a GPU.
     """
 
     def __init__(
         self, trt: Any, *, workspace_mb: int = WORKSPACE_MB, cache: Path | None = None, progress: bool = True, say: Callable[[str], None] = print
     ) -> None:
-        self._trt, self._workspace_mb, self._progress = trt, workspace_mb, progress
+        self._trt, self._workspace_mb, self._progress, self._say = trt, workspace_mb, progress, say
         self._log = logger(trt)
         self._cache = TimingCache(cache, say)
         mark = self._log.mark()
@@ -90,13 +90,18 @@ class PlanBuilder:
         with Progress(label, 100, "%", shown=self._progress) as bar:
             phases = Phases(bar)
             watch = monitor(trt, phases)
+
+            def stop() -> None:
+                phases.cancel()
+                self._say("interrupted; TensorRT ends with the step it is at")
+
             try:
                 network = self._builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
                 self._parse(network, source)
                 config = self._config(network, batches)
                 config.progress_monitor = watch
                 self._cache.attach(config)
-                serialized = _interruptible(lambda: self._builder.build_serialized_network(network=network, config=config), phases.cancel)
+                serialized = _interruptible(lambda: self._builder.build_serialized_network(network=network, config=config), stop)
             except (RuntimeError, TypeError, ValueError, MemoryError) as error:
                 reason = "; ".join(filter(None, [line(error) or type(error).__name__, _reasons(self._log.since(mark))]))
                 raise BuildError(reason) from error
