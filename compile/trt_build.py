@@ -68,7 +68,8 @@ class Built:
 class PlanBuilder:
     """Builds graph after graph with TensorRT's module `trt`.
 
-    `say` gets a line where the timing cache at `cache` cannot be used, and when a build is interrupted. Raises EngineError where the builder cannot start, which is what it does without a GPU.
+    `say` gets a line where the timing cache at `cache` cannot be used, and when a build is interrupted. Raises EngineError
+    where the builder cannot start, which is what it does without a GPU.
     """
 
     def __init__(
