@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .rule import LAYERS, QDQ, Found, rule, values
+from .rule import LAYERS, PARSER, QDQ, Found, rule, values
 from .targets import Target
 from .view import MOVES, View, attribute, label
 
@@ -25,14 +25,18 @@ def _int8(view: View, node: onnx.NodeProto) -> bool:
     return all(view.quantized(view.reads(node, index)) is not None for index in (0, 1))
 
 
-@rule(
-    "constant-weights", "error", "weights are constants", f"{QDQ}; torch.nn.utils.parametrizations.weight_norm, left in a graph", operators=_WEIGHTED
-)
+@rule("constant-weights", "error", "weights are constants", f"{PARSER}, importConv and convMultiInput", operators=_WEIGHTED)
 def constant_weights(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Found]:
-    name = view.reads(node, 1)
+    given = name = view.reads(node, 1)
     while (maker := view.made_by(name, *_THROUGH)) is not None:
         name = maker.input[0]
-    if name in view.constants or (node.op_type == "MatMul" and not view.built(name)):
+    if name in view.constants:
+        moved = view.origin(given)[1]
+        if moved and node.op_type in _CONVOLUTIONS and view.quantized(given) is None:
+            fact = f"weight of {node.op_type} is made by {moved[0].op_type} {label(moved[0])!r}, which the parser takes for a weight that changes"
+            yield Found(label(node), fact, "store it as the convolution reads it (polygraphy surgeon sanitize --fold-constants)")
+        return
+    if node.op_type == "MatMul" and not view.built(name):
         return
     source = view.maker.get(name)
     how = "a network input" if source is None else f"computed by {source.op_type} {label(source)!r}"
@@ -62,7 +66,7 @@ def apart(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Found]:
     "conv1d",
     "warning",
     "quantized convolutions are two-dimensional",
-    "https://github.com/onnx/onnx-tensorrt, importer of Conv with several inputs, release 10.1",
+    f"{PARSER}, importConv and convMultiInput, release 10.1",
     operators=_CONVOLUTIONS,
 )
 def conv1d(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Found]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .rule import LAYERS, QDQ, STRONG, Found, rule, values
+from .rule import LAYERS, PARSER, QDQ, STRONG, Found, rule, values
 from .targets import INTEGER_OPERATORS, OPERATORS_MD, Target
 from .types import NAMES
 from .view import FLOAT16, INT8, UINT8, UNDEFINED, View, attribute, label
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _BOTH = ("QuantizeLinear", "DequantizeLinear")
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+AXIS_OPSET = 13
+"""From this opset on Q and DQ have an axis, 1 unless said otherwise."""
 HALF_OPSET = 19
 """From this opset on Q and DQ have scales of float16 (ONNX, Changelog of QuantizeLinear)."""
 
@@ -39,7 +41,7 @@ def _fixed(view: View, node: onnx.NodeProto, index: int) -> NDArray[Any] | None:
     "uint8-quantization",
     "error",
     "Q and DQ are INT8, never UINT8",
-    "https://github.com/onnx/onnx-tensorrt, importers of QuantizeLinear and DequantizeLinear, release 10.1",
+    f"{PARSER}, QuantDequantLinearHelper, alike in 9.2, 10.1 and since 10.11",
     operators=_BOTH,
 )
 def uint8_quantization(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Found]:
@@ -75,7 +77,13 @@ def scale_constant(view: View, target: Target, node: onnx.NodeProto) -> Iterator
             yield Found(label(node), f"{what} {name!r} is computed at run time", "quantize statically, with constants from a calibration")
 
 
-@rule("scale-value", "error", "scales are positive and finite", f"{QDQ}, scale initialisation", operators=_BOTH)
+@rule(
+    "scale-value",
+    "error",
+    "scales are positive and finite",
+    f"{PARSER}, QuantDequantLinearHelper: 'Scale coefficients must all be positive'",
+    operators=_BOTH,
+)
 def scale_value(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Found]:
     scale = _fixed(view, node, 1)
     if scale is None:
@@ -86,7 +94,13 @@ def scale_value(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Fo
         yield Found(label(node), fact, "give a tensor that is always 0 a small positive range; a scale that underflows in float16 wants float32")
 
 
-@rule("scale-type", "error", "a scale has the type of the data: strong typing adds no casts", f"{QDQ}; {STRONG}", operators=("QuantizeLinear",))
+@rule(
+    "scale-type",
+    "error",
+    "a scale has the type of the data: strong typing adds no casts",
+    f"{PARSER}, QuantDequantLinearHelper; {STRONG}",
+    operators=("QuantizeLinear",),
+)
 def scale_type(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Found]:
     data, scale = view.type(node.input[0]), view.type(node.input[1])
     if UNDEFINED not in (data, scale) and data != scale:
@@ -125,6 +139,14 @@ def scale_size(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Fou
     channels = None if axis is None or shape is None else shape[axis]
     if size != 1 and isinstance(channels, int) and channels != size:
         yield Found(label(node), f"{size} scales for {channels} channels of axis {axis}", fix)
+
+
+@rule("axis-range", "error", "the axis of a Q or DQ is one of its data, of a scalar too", f"{PARSER}, convertAxis", operators=_BOTH)
+def axis_range(view: View, target: Target, node: onnx.NodeProto) -> Iterator[Found]:
+    shape, axis = view.shape(node.input[0]), int(attribute(node, "axis", 1))
+    if shape is not None and view.opset >= AXIS_OPSET and not -len(shape) <= axis <= len(shape):
+        fact = f"axis {axis}{' (the default)' * (attribute(node, 'axis') is None)} of {node.input[0]!r}, which has {len(shape)} dimensions"
+        yield Found(label(node), fact, "leave scalars in float, or give it the shape [1]")
 
 
 @rule("per-tensor", "error", "activations have one scale", QDQ, operators=("QuantizeLinear",))
@@ -209,6 +231,7 @@ RULES = (
     scale_type,
     scale_pair,
     scale_size,
+    axis_range,
     per_tensor,
     per_channel_axis,
     int8_reader,

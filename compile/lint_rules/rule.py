@@ -54,4 +54,5 @@ def values(*items: Any) -> str:
 
 QDQ = "https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/quantized-types-explicit-quantization.html"
 STRONG = "https://docs.nvidia.com/deeplearning/tensorrt/latest/getting-started/release-notes-11/11.0.0.html, strongly typed networks"
+PARSER = "https://github.com/onnx/onnx-tensorrt, onnxOpImporters.cpp"
 LAYERS = "docstrings of the tensorrt bindings, 10.3.0 to 11.4.0"

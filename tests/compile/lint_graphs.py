@@ -271,6 +271,17 @@ def weight_norm(folded: bool) -> onnx.ModelProto:
     return g.model(g.node("Conv", [g.input("x"), w]))
 
 
+def cast_weight(stored: bool) -> onnx.ModelProto:
+    g = Build()
+    w = g.const("w", weights(4, 4, 3, 3), F16 if stored else F32)
+    return g.model(g.node("Conv", [g.input("x", F16), w if stored else g.node("Cast", [w], to=F16)]), F16)
+
+
+def scalar(*shape: int) -> onnx.ModelProto:
+    g = Build()
+    return g.model(g.node("Mul", [g.input("x"), g.pair(g.const("c", np.full(shape, 2.0)))]))
+
+
 def moved(by_hand: bool) -> onnx.ModelProto:
     g = Build()
     x, w = g.pair(g.input("x", F32, ("n", 4))), g.pair(g.const("w", weights(4, 4)))
@@ -300,9 +311,9 @@ def before(operator: str, quantized: bool) -> onnx.ModelProto:
     return g.model(g.node(operator, [g.pair(x) if quantized else x]))
 
 
-def constant(values: Any, kind: int, operator: str = "Add") -> onnx.ModelProto:
+def constant(values: Any, kind: int) -> onnx.ModelProto:
     g = Build()
-    return g.model(g.node(operator, [g.input("x", kind), g.const("c", values, kind)]), kind)
+    return g.model(g.node("Add", [g.input("x", kind, ("n", 2)), g.const("c", values, kind)]), kind)
 
 
 def mask(value: float) -> onnx.ModelProto:
@@ -426,6 +437,8 @@ CASES = [
     Case("int8-weights", lambda: stored(True), lambda: stored(False)),
     Case("equal-scales", lambda: twice(0.06), lambda: twice(0.05)),
     Case("constant-weights", lambda: weight_norm(False), lambda: weight_norm(True)),
+    Case("constant-weights", lambda: cast_weight(False), lambda: cast_weight(True)),
+    Case("axis-range", lambda: scalar(), lambda: scalar(1)),
     Case("half-quantized", lambda: conv(w=channels()), lambda: conv()),
     Case("half-quantized", lambda: conv(x={}), good),
     Case("apart", lambda: moved(True), lambda: moved(False)),

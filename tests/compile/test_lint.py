@@ -31,8 +31,10 @@ def test_a_graph_that_breaks_a_rule_is_caught_by_that_rule_alone(case: Case) -> 
 
 
 @pytest.mark.parametrize("case", CASES, ids=name)
-def test_its_twin_breaks_none(case: Case) -> None:
-    assert lint(case.clean(), case.target) == []
+def test_its_twin_breaks_none_and_is_valid_onnx(case: Case) -> None:
+    clean = case.clean()
+    onnx.checker.check_model(onnx.shape_inference.infer_shapes(clean, strict_mode=True), full_check=True)
+    assert lint(clean, case.target) == []
 
 
 def test_every_rule_has_a_source_and_a_graph_that_breaks_it() -> None:
