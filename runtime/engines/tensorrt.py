@@ -10,21 +10,25 @@ one block and waits; from the second run on the three are one launch of a CUDA g
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import trt
 from ..errors import EngineError
+from ..trt import line, load, logger
 from . import plans
 from .arrays import static_shape
 from .cuda import Cuda, Graph, open_cuda
+
+if TYPE_CHECKING:
+    import tensorrt as trt
 
 _ALIGN = 256
 """Bytes that TensorRT wants tensors to start on."""
@@ -56,10 +60,10 @@ class Lane:
         return self
 
     def leave(self) -> None:
-        """One user less."""
-        self._users -= 1
-        if not self._users:
+        """One user less. Raises EngineError, and counts as not done, where the GPU's context is out of reach."""
+        if self._users == 1:
             self.cuda.close()
+        self._users -= 1
 
     def say_once(self, text: str) -> None:
         """One line for all who share the lane."""
@@ -87,6 +91,49 @@ class _Block:
         return self.memory.address + self._offsets[name]
 
 
+class _Runner:
+    """A TensorRT context with its shapes and addresses set. Raises EngineError."""
+
+    def __init__(self, engine: trt.ICudaEngine, blocks: list[_Block], profiler: Any = None) -> None:
+        self._blocks = blocks
+        self._context = engine.create_execution_context()
+        try:
+            self._set_up(engine, profiler)
+        except BaseException:
+            self.close()
+            raise
+
+    def enqueue(self, lane: Lane) -> bool:
+        """Put copies and computation on the stream; whether TensorRT took it."""
+        inputs, outputs = self._blocks
+        lane.cuda.copy_in(inputs.memory.address, inputs.host, lane.stream)
+        taken = bool(self._context.execute_async_v3(lane.stream.number))
+        lane.cuda.copy_out(outputs.host, outputs.memory.address, lane.stream)
+        return taken
+
+    def close(self) -> None:
+        """Let go of the context."""
+        self._context = None
+
+    def _set_up(self, engine: trt.ICudaEngine, profiler: Any) -> None:
+        if self._context is None:
+            raise EngineError("there is no room on the GPU to run it")
+        if profiler is not None:
+            self._context.profiler = profiler
+        for name, array in self._blocks[0].arrays.items():
+            if not self._context.set_input_shape(name, array.shape):
+                least, _, most = (list(shape) for shape in engine.get_tensor_profile_shape(name, 0))
+                raise EngineError(f"its engine takes {name} of {least} to {most}, not {list(array.shape)}")
+        if missing := self._context.infer_shapes():
+            raise EngineError(f"it needs values for {', '.join(missing)}")
+        for block in self._blocks:
+            for name, array in block.arrays.items():
+                if (found := tuple(self._context.get_tensor_shape(name))) != array.shape:
+                    raise EngineError(f"{name} is {list(found)}, not {list(array.shape)}")
+                if not self._context.set_tensor_address(name, block.address(name)):
+                    raise EngineError(f"it takes no address for {name}")
+
+
 class TensorRTEngine:
     """See `sage_edge.runtime.engines.Engine`. `path` is the bundle's ONNX file; its plan is found in the user's cache folder.
 
@@ -96,10 +143,10 @@ class TensorRTEngine:
 
     def __init__(self, path: Path, batch: int, beside: TensorRTEngine | None = None, plan: plans.Plan | None = None) -> None:
         self._path, self._batch = path, batch
-        self._trt = trt.load()
+        self._trt = load()
         self._runtime: Any = None
         self._engine: Any = None
-        self._context: Any = None
+        self._runner: _Runner | None = None
         self._blocks: list[_Block] = []
         self._graph: Graph | None = None
         self._runs = 0
@@ -109,7 +156,7 @@ class TensorRTEngine:
             self.plan = plan or plans.find(path, str(self._trt.__version__), device.sm, device.name)
             with self._lane.cuda.current():
                 self._load(self.plan.read())
-                self._context = self._prepare()
+                self._runner = self._prepared()
         except BaseException:
             self.close()
             raise
@@ -157,17 +204,19 @@ class TensorRTEngine:
 
         profiler = Times()
         with lane.cuda.current():
-            context = self._prepare()
-            context.profiler = profiler
+            runner = self._prepared(profiler)
             try:
                 for run in range(1 + runs):
                     profiler.now = {}
-                    self._enqueue(context)
+                    self._enqueue(runner)
                     lane.stream.synchronise()
                     for name, ms in profiler.now.items() if run else ():
                         times.setdefault(name, []).append(ms)
             finally:
-                del context
+                # also after an error nothing may go that the GPU still works on
+                with contextlib.suppress(EngineError):
+                    lane.stream.synchronise()
+                runner.close()
         return [Layer(name, statistics.median(values)) for name, values in times.items()]
 
     def close(self) -> None:
@@ -175,20 +224,25 @@ class TensorRTEngine:
             return
         try:
             with lane.cuda.current():
-                try:
-                    lane.stream.synchronise()
-                except EngineError as error:
-                    lane.cuda.unfreed.append(str(error))
+                if self._runner:
+                    try:
+                        lane.stream.synchronise()
+                    except EngineError as error:
+                        lane.cuda.unfreed.append(str(error))
+                lane.cuda.free(*([self._graph] if self._graph else []))
                 # in this order, and while the GPU's context is current
-                self._context = None
+                if self._runner:
+                    self._runner.close()
+                self._runner = None
                 self._engine = None
                 self._runtime = None
-                lane.cuda.free(*([self._graph] if self._graph else []), *(block.memory for block in self._blocks))
+                lane.cuda.free(*(block.memory for block in self._blocks))
+                self._graph, self._blocks = None, []
+            lane.leave()
         except EngineError as error:
             lane.cuda.unfreed.append(str(error))
-            return
-        self._graph, self._blocks, self._lane = None, [], None
-        lane.leave()
+        else:
+            self._lane = None
 
     def _open_lane(self) -> Lane:
         if self._lane is None:
@@ -196,7 +250,7 @@ class TensorRTEngine:
         return self._lane
 
     def _load(self, plan: bytes) -> None:
-        log = trt.logger(self._trt)
+        log = logger(self._trt)
         mark = log.mark()
         try:
             self._runtime = self._trt.Runtime(log)
@@ -218,37 +272,23 @@ class TensorRTEngine:
         for shapes in kinds.values():
             self._blocks.append(_Block(cuda, shapes))
 
-    def _prepare(self) -> Any:
-        """A context with its shapes and addresses set."""
-        mark = trt.logger(self._trt).mark()
-        context = self._engine.create_execution_context()
-        if context is None:
-            raise self._broken("there is no room on the GPU to run it", mark)
-        for name, array in self.inputs.items():
-            if not context.set_input_shape(name, array.shape):
-                least, _, most = (list(shape) for shape in self._engine.get_tensor_profile_shape(name, 0))
-                raise EngineError(f"{self._path}: its engine takes {name} of {least} to {most}, not {list(array.shape)}; build it for this batch")
-        if missing := context.infer_shapes():
-            raise self._broken(f"it needs values for {', '.join(missing)}", mark)
-        for block in self._blocks:
-            for name, array in block.arrays.items():
-                if (found := tuple(context.get_tensor_shape(name))) != array.shape:
-                    raise self._broken(f"{name} is {list(found)} for batches of {self._batch}, not {list(array.shape)}", mark)
-                if not context.set_tensor_address(name, block.address(name)):
-                    raise self._broken(f"it takes no address for {name}", mark)
-        return context
+    def _prepared(self, profiler: Any = None) -> _Runner:
+        mark = logger(self._trt).mark()
+        try:
+            return _Runner(self._engine, self._blocks, profiler)
+        except EngineError as error:
+            problem = str(error)
+        # Not from there: a traceback that somebody keeps would keep TensorRT's objects in its frames, and they must not outlive the GPU's context.
+        raise self._broken(problem, mark)
 
-    def _enqueue(self, context: Any = None) -> None:
-        lane, (inputs, outputs) = self._open_lane(), self._blocks
-        lane.cuda.copy_in(inputs.memory.address, inputs.host, lane.stream)
-        mark = trt.logger(self._trt).mark()
-        if not (context or self._context).execute_async_v3(lane.stream.number):
+    def _enqueue(self, runner: _Runner | None = None) -> None:
+        runner, mark = runner or self._runner, logger(self._trt).mark()
+        if runner is None or not runner.enqueue(self._open_lane()):
             raise self._broken("it failed to run", mark)
-        lane.cuda.copy_out(outputs.host, outputs.memory.address, lane.stream)
 
     def _broken(self, what: str, mark: int, error: BaseException | None = None) -> EngineError:
         """What happened, with what TensorRT said of it."""
-        said = [text for severity, text in trt.logger(self._trt).since(mark) if severity == "error"]
-        reason = said[-1] if said else trt.line(error) if error else "no reason given"
-        build = f"`sage-edge compile {plans.bundle_name(self._path)} --target tensorrt`"
-        return EngineError(f"{self._path}: {what} (TensorRT {self._trt.__version__}: {reason}); build it again with {build}")
+        said = [text for severity, text in logger(self._trt).since(mark) if severity == "error"]
+        reason = said[-1] if said else line(error) if error else ""
+        because, build = f" ({reason})" if reason else "", f"`sage-edge compile {plans.bundle_name(self._path)} --target tensorrt`"
+        return EngineError(f"{self._path}: {what}{because} with TensorRT {self._trt.__version__}; build it again with {build}")

@@ -101,11 +101,13 @@ def checks_of(module: str) -> list[str]:
 def main(module: str, *arguments: str) -> None:
     """Run all checks of a module and print what became of them as JSON."""
     sys.path[:0] = [str(HERE)]
-    loaded, fake, results = importlib.import_module(module), Fake(), {}
+    loaded, fake, results, failed = importlib.import_module(module), Fake(), {}, ""
     if hasattr(loaded, "set_up"):
         loaded.set_up(*arguments)
     for name, check in inspect.getmembers(loaded, inspect.isfunction):
-        if name.startswith("check_"):
+        if name.startswith("check_") and failed:
+            results[name] = f"not run, {failed} left the driver as it was"
+        elif name.startswith("check_"):
             fake.reset()
             try:
                 check(fake)
@@ -114,8 +116,10 @@ def main(module: str, *arguments: str) -> None:
                 assert not fake.live(), fake.live()
                 results[name] = ""
             except BaseException:
-                results[name] = traceback.format_exc()
-    print(json.dumps(results))
+                results[name], failed = traceback.format_exc(), name
+    print(json.dumps(results), flush=True)
+    if failed:
+        os._exit(0)  # what it left is not for anybody to free
 
 
 if __name__ == "__main__":
