@@ -92,7 +92,8 @@ def build_bundle(
         if not rebuild and (found := plans.get(key, say)) is not None:
             results.append(_from_plan(found, graph, precision))
             continue
-        _tell_others(onnx, key, say)
+        if not rebuild:
+            _tell_others(onnx, key, say)
         builder = builder or PlanBuilder(trt, workspace_mb=workspace_mb, cache=cache, progress=progress, say=say)
         results.append(_build(bundle, graph, precision, onnx, key, builder, golden, say))
     return results
@@ -163,7 +164,7 @@ def _tell_others(onnx: Path, key: plans.Key, say: Say) -> None:
         if ", only for " in fact:
             say(f"{fact}: building it")
     else:
-        say(f"the engine of {onnx.name} for {key} is to be built again, or was built with other settings: building it")
+        say(f"the engine of {onnx.name} for {key} was built with other settings: building it again")
 
 
 def _device() -> Any:

@@ -84,8 +84,10 @@ def live(trt: ModuleType) -> list[str]:
     if (going, watch.step_complete(phase_name="Building", step=1)) != (True, False):
         problems.append("a cancelled build goes on")
     watch.phase_finish(phase_name="Building")
-    if tuple(trt.Dims((-1, 3))) != (-1, 3):
-        problems.append("Dims are no sequence")
+    described = trt.PluginTensorDesc()
+    described.dims = (1, -1, 3)  # as shapes of an optimization profile are given
+    if tuple(described.dims) != (1, -1, 3):
+        problems.append("a tuple is no Dims")
     try:
         PlanBuilder(trt, progress=False)
         problems.append("a builder without TensorRT starts")

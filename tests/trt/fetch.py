@@ -30,8 +30,8 @@ def fetch(version: str) -> str | None:
         return None
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=FOLDER) as work:
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--dest", work]
-        done = subprocess.run([*pip, *sys.argv[1:], f"{PACKAGES[version]}=={version}"], capture_output=True, text=True, check=False)
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--retries=1", "--no-deps", "--only-binary=:all:"]
+        done = subprocess.run([*pip, "--dest", work, *sys.argv[1:], f"{PACKAGES[version]}=={version}"], capture_output=True, text=True, check=False)
         if done.returncode:
             return (done.stderr.strip().splitlines() or ["pip gives no reason"])[-1]
         with zipfile.ZipFile(next(Path(work).glob("*.whl"))) as wheel:

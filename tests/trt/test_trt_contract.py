@@ -34,6 +34,7 @@ MISTAKES = [
     ("timing_cache.py", "ignore_mismatch=False", "ignore_mismatches=False", "set_timing_cache takes"),
     ("trt_progress.py", "phase_name: str, step: int", "step: int, phase_name: str", "IProgressMonitor.step_complete is called with"),
     ("trt_progress.py", "trt.IProgressMonitor.__init__(self)", "pass", "does not call IProgressMonitor.__init__"),
+    ("tensorrt.py", "execute_async_v3(", "execute_async_v4(", "IExecutionContext has no execute_async_v4"),
     ("trt.py", "trt.ILogger.WARNING", "trt.ILogger.WARN", "ILogger has no WARN"),
 ]
 """File, what is replaced by what, and what the contract then says."""
