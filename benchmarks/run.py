@@ -12,6 +12,7 @@ import argparse
 import importlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from sage_edge.runtime.machine import machine, versions
@@ -19,7 +20,11 @@ from sage_edge.runtime.machine import machine, versions
 BENCHMARKS = {
     "cache": "a training epoch on cached features, against computing them",
     "crop": "face crop: libsage, the cv2 chain, memcpy",
+    "engines": "each graph on each backend and precision, against PyTorch and ONNX Runtime FP32",
+    "precision": "signal to quantization noise of each graph and precision, CCC of a trained model",
 }
+TAKES = {"cache": {"preset"}, "engines": {"preset"}, "precision": {"preset", "checkpoint", "data"}}
+"""Options that only these benchmarks have."""
 
 
 def _table(variants: dict[str, Any], depth: int = 0) -> list[str]:
@@ -28,7 +33,7 @@ def _table(variants: dict[str, Any], depth: int = 0) -> list[str]:
         if any(isinstance(inner, dict) for inner in value.values()):
             lines += [f"{'  ' * depth}{name}", *_table(value, depth + 1)]
         else:
-            lines.append(f"{'  ' * depth}{name:<12} " + "  ".join(f"{key} {number:>9}" for key, number in value.items()))
+            lines.append(f"{'  ' * depth}{name:<32} " + "  ".join(f"{key} {number:>9}" for key, number in value.items()))
     return lines
 
 
@@ -38,7 +43,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--n", type=int, default=400, help="timed calls of each variant and case (400)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--preset", help="of cache: tiny, base or large (base)")
+    parser.add_argument("--preset", help="of cache, engines and precision: tiny, base or large (base)")
+    parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="of precision: a trained model, with --data")
+    parser.add_argument("--data", type=Path, metavar="STORE", help="of precision: the prepared store it was trained on")
     parser.add_argument("--list", action="store_true", help="print the names of all benchmarks")
     args = parser.parse_args()
     if args.list:
@@ -46,10 +53,10 @@ def main() -> int:
         return 0
     if args.name is None:
         parser.error(f"name one benchmark: {', '.join(BENCHMARKS)}")
-    if args.preset and args.name != "cache":
-        parser.error(f"{args.name} has no presets; leave --preset away")
-    of_preset = {"preset": args.preset} if args.preset else {}
-    found = importlib.import_module(args.name).run(n=args.n, seed=args.seed, **of_preset)
+    given = {name: value for name in ("preset", "checkpoint", "data") if (value := getattr(args, name)) is not None}
+    if wrong := sorted(given.keys() - TAKES.get(args.name, set())):
+        parser.error(f"{args.name} has no {wrong[0]}; leave --{wrong[0]} away")
+    found = importlib.import_module(args.name).run(n=args.n, seed=args.seed, **given)
     command = "python benchmarks/run.py " + " ".join(sys.argv[1:])
     result = {"name": args.name, "machine": machine(), "versions": versions(), "command": command, **found}
     if args.json:
@@ -57,7 +64,7 @@ def main() -> int:
         return 0
     print(f"{result['machine']['cpu']}, {result['machine']['cores']} cores; " + ", ".join(f"{k} {v}" for k, v in result["versions"].items()))
     print("\n".join(_table(result["variants"])))
-    print("\n".join(f"{name:<40} {value:>8}" for name, value in result["ratios"].items()))
+    print("\n".join(f"{name:<72} {value:>8}" for name, value in result["ratios"].items()))
     return 0
 
 
