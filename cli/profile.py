@@ -12,6 +12,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+SHOWN = 20
+"""Layers of a graph in the table."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="NAME.sage", help="bundle folder, made by 'sage-edge compile'")
@@ -22,12 +25,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="640x480", metavar="WxH", help="size of the drawn video (default 640x480)")
     parser.add_argument("--hop", type=int, metavar="N", help="ticks between estimates, 30 a second (default: the bundle's)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the backend (default: by the machine)")
+    parser.add_argument("--layers", action="store_true", help="with --backend tensorrt: the time of each layer of its engines instead")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     import json
 
+    if args.layers:
+        return _layers(args)
     import cv2
 
     from sage_edge.runtime.profile import profile
@@ -40,6 +46,39 @@ def run(args: argparse.Namespace) -> int:
     )
     print(json.dumps(result.to_dict()) if args.json else "\n".join(_table(result.to_dict())))
     return 0
+
+
+def _layers(args: argparse.Namespace) -> int:
+    import json
+
+    from sage_edge.runtime.bundle import Bundle
+    from sage_edge.runtime.errors import UsageError
+    from sage_edge.runtime.layers import time_layers
+    from sage_edge.runtime.machine import machine
+
+    if args.backend != "tensorrt":
+        raise UsageError(f"--layers is for engines of TensorRT, not of {args.backend}; add --backend tensorrt")
+    bundle = Bundle.open(args.bundle)
+    times = {name: each.to_dict() for name, each in time_layers(bundle, args.precision).items()}
+    result = {"bundle": bundle.path.name, "digest": bundle.manifest.digest, "machine": machine(), "graphs": times}
+    print(json.dumps(result) if args.json else "\n".join(_layer_table(times)))
+    return 0
+
+
+def _layer_table(graphs: dict[str, dict[str, Any]]) -> list[str]:
+    lines = []
+    for name, graph in graphs.items():
+        total_ms = sum(ms for _, ms in graph["layers"])
+        lines += [
+            "",
+            f"{name} as {graph['rung']}, {graph['key']}: {graph['run_ms']:.3f} ms a run, {total_ms:.3f} ms in {len(graph['layers'])} layers",
+        ]
+        costliest = sorted(graph["layers"], key=lambda layer: -float(layer[1]))
+        shown = costliest[:SHOWN]
+        lines += [f"  {ms:>9.3f} ms{f'{ms / total_ms:.0%}' if total_ms else '-':>6}  {layer}" for layer, ms in shown]
+        if rest := costliest[SHOWN:]:
+            lines.append(f"  {sum(ms for _, ms in rest):>9.3f} ms in {len(rest)} more (--json has all)")
+    return lines[1:]
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import ctypes
 import dataclasses
 import io
 import itertools
+import json
 import math
 import os
 import sys
@@ -322,17 +323,25 @@ def check_open_engine_gives_it(fake: Fake) -> None:
     other.close()
 
 
-def check_graphs_of_a_bundle_are_those_of_onnxruntime_and_share_a_stream(fake: Fake) -> None:
+def whole_bundle() -> Any:
+    """A bundle made by hand whose fp32 graphs have plans."""
     from tiny_bundle import make_bundle
 
     from sage_edge.runtime.bundle import GRAPHS, Bundle
+
+    path = FOLDER / "b.sage"
+    bundle = Bundle.open(path if path.exists() else make_bundle(path))
+    for name in GRAPHS:
+        file = bundle.graph(name, "fp32")
+        plans.store(key_of(file), build(file), {"rung": "fp32"})
+    return bundle
+
+
+def check_graphs_of_a_bundle_are_those_of_onnxruntime_and_share_a_stream(fake: Fake) -> None:
+    from sage_edge.runtime.bundle import GRAPHS
     from sage_edge.runtime.graphs import Graphs
 
-    bundle = Bundle.open(make_bundle(FOLDER / "b.sage"))
-    for name in GRAPHS:
-        path = bundle.graph(name, "fp32")
-        plans.store(key_of(path), build(path), {})
-    rng = np.random.default_rng(0)
+    bundle, rng = whole_bundle(), np.random.default_rng(0)
     with Graphs(bundle, "fp32", "tensorrt") as ours, Graphs(bundle, "fp32", "onnxruntime", 1) as theirs:
         ours.warm_up()
         assert (fake.made()["stream"], fake.made()["exec"], fake.made()["device"]) == (1, 3, 6)
@@ -344,7 +353,30 @@ def check_graphs_of_a_bundle_are_those_of_onnxruntime_and_share_a_stream(fake: F
             reference.run()
             for key, array in mine.outputs.items():
                 assert np.allclose(array, reference.outputs[key], atol=1e-6), (name, key)
+        del array, mine
     assert fake.pageable() == 0
+
+
+def check_profile_lists_the_layers_of_each_engine(fake: Fake) -> None:
+    from sage_edge.cli.main import main
+
+    bundle = whole_bundle()
+    arguments = ["profile", str(bundle.path), "--layers", "--precision", "fp32"]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main([*arguments, "--backend", "tensorrt", "--json"]) == 0
+    graphs = json.loads(said.getvalue())["graphs"]
+    assert set(graphs) == {"visual", "audio", "fusion"}
+    for name, graph in graphs.items():
+        assert graph["key"] == "TensorRT 10.3.0 on Orin (SM 8.7)"
+        assert graph["rung"] == "fp32"
+        assert graph["run_ms"] > 0
+        assert sum(ms for _, ms in graph["layers"]) == 0.5 * len(onnx.load(bundle.graph(name, "fp32")).graph.node)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main([*arguments, "--backend", "tensorrt"]) == 0
+    assert said.getvalue().splitlines()[0].startswith("visual as fp32, TensorRT 10.3.0 on Orin (SM 8.7): ")
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        assert main(arguments) == 2
+    assert said.getvalue() == "error: --layers is for engines of TensorRT, not of onnxruntime; add --backend tensorrt\n"
 
 
 def everything(path: Path) -> None:
