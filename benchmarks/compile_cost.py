@@ -3,8 +3,8 @@
     python benchmarks/compile_cost.py --preset base --json
 
 The checkpoint has random weights and the corpus a few synthetic people, so the CCC that INT8 may lose is left open: what is measured is the
-work, which does not depend on the weights. Calibration reads the same number of clips whatever the corpus, if there are as many; the last check plays the
-validation split (here two videos of about 14 s), and takes longer on a larger one.
+work, which does not depend on the weights. Calibration reads the same number of clips of any corpus that has as many; the last check plays the
+validation split (here two videos of about 14 s) and takes longer on a larger one.
 """
 
 from __future__ import annotations

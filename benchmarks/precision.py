@@ -4,9 +4,9 @@
     python benchmarks/run.py precision --checkpoint CKPT --data STORE --json    # a trained model, its CCC too
 
 SQNR is 10 log10(sum of squares of the FP32 output / sum of squares of the difference), in dB, over windows that were not calibrated on; every
-graph gets FP32 inputs, so that what is said of one graph holds of it alone. The reference is ONNX Runtime in FP32. `int8-trt` is simulated: ONNX Runtime runs
-TensorRT's graph on the CPU, in the numbers that the file writes down; no TensorRT took part. CCC is that of the `overlap` protocol on the validation
-split of STORE, all three graphs in one precision.
+graph gets FP32 inputs, so that what is said of one graph holds of it alone. The reference is ONNX Runtime in FP32. `int8-trt` is simulated:
+ONNX Runtime runs TensorRT's graph on the CPU, in the numbers that the file writes down; no TensorRT took part. CCC is that of the `overlap`
+protocol on the validation split of STORE, all three graphs in one precision.
 """
 
 from __future__ import annotations
