@@ -14,6 +14,7 @@ from sage_edge.compile.groups import groups as groups_of
 from sage_edge.compile.lint import RULES, TARGETS, lint
 from sage_edge.compile.lint_rules.targets import SINCE
 from sage_edge.compile.lint_rules.view import View
+from sage_edge.runtime import ort
 from sage_edge.runtime.errors import CompileError, UsageError
 
 GRAPHS = ("visual", "audio", "fusion")
@@ -141,3 +142,42 @@ def test_what_is_spoilt_in_an_int8_trt_graph_is_found(bundle_path: Path) -> None
     assert "scale-type" in {finding.rule for finding in lint(emitted, "trt10.3") if finding.severity == "error"}
     constants[quantize.input[1]].CopyFrom(onnx.numpy_helper.from_array(np.float16(0), quantize.input[1]))
     assert "scale-value" in {finding.rule for finding in lint(emitted, "trt10.3") if finding.severity == "error"}
+
+
+SYMMETRIC = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False, "AddQDQPairToWeight": True}
+"""ONNX Runtime's quantizer asked for what TensorRT takes; it still puts Q/DQ on both inputs of a residual Add."""
+ALIKE = {**SYMMETRIC, "OpTypesToExcludeOutputQuantization": ["Conv", "Relu", "Add", "MaxPool", "ReduceMean"], "ForceQuantizeNoInputCheck": True}
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "errors", "warnings"),
+    [
+        ("QDQ", {}, {"zero-point", "quantized-type"}, {"int8-weights", "residual-both"}),
+        ("QOperator", {}, {"integer-operator", "int8-reader", "domain", "zero-point"}, set()),
+        ("QDQ", ALIKE, set(), {"residual-both"}),
+    ],
+)
+def test_what_onnx_runtimes_quantizer_makes_is_told_apart(bundle_path: Path, tmp_path: Path, form: str, options, errors: set, warnings: set) -> None:
+    ort.load()
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Faces(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter([{"faces": np.random.default_rng(0).normal(size=(2, 3, 40, 40)).astype(np.float32)}])
+
+        def get_next(self):
+            return next(self.left, None)
+
+    out = tmp_path / "quantized.onnx"
+    quantize_static(
+        bundle_path / "onnx" / "visual.fp32.onnx",
+        out,
+        Faces(),
+        quant_format=QuantFormat[form],
+        per_channel=form == "QDQ",
+        op_types_to_quantize=["Conv", "MaxPool", "Add"],
+        extra_options=options,
+    )
+    found = lint(out, "trt10.3")
+    assert {finding.rule for finding in found if finding.severity == "error"} == errors
+    assert {finding.rule for finding in found if finding.severity == "warning"} == warnings
