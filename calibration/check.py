@@ -9,22 +9,19 @@ valence or arousal under either protocol; `result.failures` says so in words.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sage_edge.runtime.bundle import Bundle
+from sage_edge.runtime.bundle import GRAPHS, Bundle
 from sage_edge.runtime.errors import BundleError
 from sage_edge.runtime.flavours import flavour
-from sage_edge.runtime.golden import difference
+from sage_edge.runtime.golden import GoldenPass
+from sage_edge.runtime.graphs import open_graph
 from sage_edge.runtime.progress import Progress
 
 from .evaluation import Predictions, Score, Variant, drops, interval, live, overlap, score, too_much, validation
-from .offline import Offline, runs
+from .offline import Offline, runs, simulated
 
 if TYPE_CHECKING:
     from sage_edge.training.data.store import Store, Trial
@@ -132,9 +129,11 @@ def verify(
 
 
 def evaluate(bundle: Bundle, store: Store, backend: str = "onnxruntime", progress: bool = True, precision: str | None = None) -> Evaluation:
-    """Predictions of every precision of `bundle` (see `verify`) on the validation split of `store`, under both protocols."""
+    """Predictions of every precision of `bundle` (see `verify`) on the validation split of `store`, under both protocols; `int8-trt` is simulated,
+    under `overlap` alone."""
     trials = validation(store, rate_hz=bundle.manifest.rate_hz)
-    precisions = runs(bundle, backend, precision)
+    sessions = runs(bundle, backend, precision)
+    precisions = sessions if precision else (*sessions, *simulated(bundle, backend))
     if "fp32" not in precisions:
         raise BundleError(f"{bundle.path.name} holds {', '.join(bundle.precisions)} and no fp32 to compare with; compile it again")
     variants = {precision: Variant.all(precision) for precision in precisions}
@@ -143,37 +142,30 @@ def evaluate(bundle: Bundle, store: Store, backend: str = "onnxruntime", progres
         windows = overlap(offline, trials, variants, bundle.manifest.window, progress)
     predictions = {
         "overlap": {precision: windows[precision] for precision in precisions},
-        "live": {precision: live(bundle, trials, precision, backend, progress) for precision in precisions},
+        "live": {precision: live(bundle, trials, precision, backend, progress) for precision in sessions},
     }
     return Evaluation(trials, predictions, {name: windows[f"without {name}"] for name in ("visual", "audio")})
 
 
 def check_golden(bundle: Bundle, backend: str = "onnxruntime", progress: bool = True, precision: str | None = None) -> dict[str, GoldenResult]:
     """Run the golden windows in every precision of `bundle` (see `verify`): precision -> differences. Raises BundleError when they are incomplete."""
-    precisions = runs(bundle, backend, precision)
     golden = bundle.golden()
-    faces, samples, visual_mask, audio_mask = (_array(golden, name, bundle) for name in ("faces", "samples", "visual_mask", "audio_mask"))
     results = {}
-    with (
-        Offline.of(bundle, backend) as offline,
-        Progress("golden windows", len(precisions), stream=None if progress else io.StringIO()) as bar,
-    ):
-        for name in precisions:
-            kind = flavour(name, backend)
+    kinds = [flavour(name, backend) for name in runs(bundle, backend, precision)]
+    with Progress("golden windows", len(GRAPHS) * len(kinds), "graphs", shown=progress) as bar:
+        for kind in kinds:
             if kind.graphs not in bundle.manifest.tolerance:
                 raise BundleError(f"{bundle.path.name} gives no tolerance for {kind.graphs}; compile the bundle again")
-            rows = [offline.window(f, s, v, a, name) for f, s, v, a in zip(faces, samples, visual_mask, audio_mask, strict=True)]
-            found = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-            differences = {key: difference(key, value, _array(golden, f"{key}_{kind.graphs}", bundle)) for key, value in found.items()}
-            results[name] = GoldenResult(differences, kind.tolerance(bundle.manifest.tolerance))
-            bar.step(note=name)
+            found = GoldenPass(bundle, kind, golden)
+            for name in GRAPHS:
+                engine = open_graph(bundle, name, kind, backend)
+                try:
+                    found.run(name, engine)
+                finally:
+                    engine.close()
+                bar.step(note=kind.name)
+            results[kind.name] = GoldenResult(found.differences(), kind.tolerance(bundle.manifest.tolerance))
     return results
-
-
-def _array(golden: Mapping[str, NDArray[Any]], name: str, bundle: Bundle) -> NDArray[Any]:
-    if name not in golden:
-        raise BundleError(f"golden.npz of {bundle.path.name} has no array {name!r}; compile the bundle again")
-    return golden[name]
 
 
 def table(result: VerifyResult) -> Sequence[str]:

@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from sage_edge.runtime.bundle import GRAPHS, Bundle, FaceInfo
 from sage_edge.runtime.engines import Engine, check_backend, open_engine
-from sage_edge.runtime.flavours import FLAVOURS
+from sage_edge.runtime.flavours import FLAVOURS, Flavour
 from sage_edge.runtime.precision import choose
 
 BATCH = 32
 """Faces per run of the visual graph: large enough to use two cores, small enough to stay in their cache."""
+
+SIMULATED = "int8-trt"
+"""For TensorRT alone; ONNX Runtime computes on a CPU, slowly, what such graphs say: no session runs that."""
 
 Part = tuple[str, str]
 """(graph, precision), such as ("visual", "int8-cpu"); of a bundle's, a precision is what its backend calls it (`runtime.flavours`)."""
@@ -43,8 +46,9 @@ class Offline:
 
     @classmethod
     def of(cls, bundle: Bundle, backend: str = "onnxruntime", threads: int | None = None) -> Offline:
-        """All graphs of `bundle` that `backend` takes, in every precision that it knows for them."""
+        """All graphs of `bundle` that `backend` takes, in every precision that it knows for them, and `SIMULATED` ones for ONNX Runtime."""
         kinds = [kind for kind in FLAVOURS[backend].values() if kind.graphs in bundle.precisions]
+        kinds += [Flavour(name, name) for name in simulated(bundle, backend)]
         paths = {(graph, kind.name): bundle.graph(graph, kind.graphs) for graph in GRAPHS for kind in kinds}
         return cls(paths, bundle.manifest.face, backend, threads, {kind.name: kind.hint for kind in kinds})
 
@@ -143,3 +147,8 @@ def runs(bundle: Bundle, backend: str = "onnxruntime", precision: str | None = N
     check_backend(backend)
     kinds = [kind for kind in FLAVOURS[backend].values() if kind.hint not in ("bf16", "cuda")]
     return tuple(kind.name for kind in kinds if kind.graphs in bundle.precisions)
+
+
+def simulated(bundle: Bundle, backend: str = "onnxruntime") -> tuple[str, ...]:
+    """(`SIMULATED`,) where `bundle` holds such graphs and `backend` can compute them away from TensorRT, else ()."""
+    return (SIMULATED,) if backend == "onnxruntime" and SIMULATED in bundle.precisions else ()

@@ -1,4 +1,4 @@
-"""Which graph costs the CCC: each one alone in INT8, the two others in FP32, under the protocol that failed."""
+"""Which graph costs the CCC: each one alone in the precision that failed, the two others in FP32, under the protocol that failed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def blame(bundle: Bundle, found: Evaluation, loss: Loss, progress: bool = True) 
     protocol, dimension = loss.protocol, loss.dimension
     whole = found.ccc[protocol]["fp32"][dimension]
     if protocol == "overlap":
-        alone = {name: dataclasses.replace(Variant(), **{name: PRECISION}) for name in GRAPHS}
+        alone = {name: dataclasses.replace(Variant(), **{name: loss.precision}) for name in GRAPHS}
         with Offline.of(bundle) as offline:
             predictions = overlap(offline, found.trials, alone, bundle.manifest.window, progress)
     else:
@@ -32,7 +32,10 @@ def blame(bundle: Bundle, found: Evaluation, loss: Loss, progress: bool = True) 
     losses = {name: whole - score(rows, found.trials)[dimension] for name, rows in predictions.items()}
     worst = max(losses, key=lambda name: losses[name])
     each = ", ".join(f"{name} {loss:+.4f}" for name, loss in losses.items())
-    return f"graph {worst} does it (alone in INT8: {each}); try another --method, more --clips, or leave groups of {worst} in float with --float"
+    return (
+        f"graph {worst} does it (alone in {loss.precision}: {each}); "
+        f"try another --method, more --clips, or leave groups of {worst} in float with --float"
+    )
 
 
 def _only(bundle: Bundle, quantized: str, folder: Path) -> Bundle:

@@ -2,12 +2,14 @@
 
     path = compile_bundle("CKPT", "STORE", "NAME.sage", max_drop=0.005)
 
-The store gives the calibration clips (training split) and the videos on which INT8 must keep the CCC of FP32 (validation split), under
-both protocols. Nothing from it enters the bundle but hashes and figures.
+The store gives the calibration clips (training split) and the videos on which INT8 must keep the CCC of FP32 (validation split), under both
+protocols; `int8-trt`, which only TensorRT runs, is simulated on the CPU under `overlap`. Nothing from the store enters the bundle but hashes
+and figures.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Collection, Mapping
@@ -25,6 +27,8 @@ from sage_edge.runtime.bundle import (
     GRAPHS,
     MANIFEST,
     SCHEMA,
+    SEARCH,
+    SEARCH_PLOT,
     Bundle,
     CalibrationInfo,
     Ccc,
@@ -39,16 +43,18 @@ from sage_edge.runtime.bundle import (
 from sage_edge.runtime.errors import CheckpointError, CompileError, UsageError
 from sage_edge.runtime.files import atomic_folder, sha256_file
 
-from . import golden, quantize_cpu
+from . import golden, lint, quantize_cpu
 from .blame import blame
-from .calibrated import calibrate_graphs, export_graphs, face_info
+from .calibrated import EMITTERS, calibrate_graphs, export_graphs, face_info
 from .facts import HOP, check_window, weights_bytes
-from .groups import FLOAT, check_groups, check_names, groups
+from .groups import check_groups, check_names, groups
 
 if TYPE_CHECKING:
     from sage_edge.training.data.store import Store
 
-PRECISIONS = ("fp32", quantize_cpu.PRECISION)
+PRECISIONS = ("fp32", *EMITTERS)
+LINTED = "trt10.3"
+"""TensorRT of the oldest JetPack served here: what it takes, its successors take."""
 
 
 def compile_bundle(
@@ -60,17 +66,19 @@ def compile_bundle(
     method: str = "percentile",
     count: int = clips.COUNT,
     ranges: Ranges | None = None,
-    float_groups: Collection[str] = FLOAT,
+    float_groups: Collection[str] = (),
+    reduce_range: bool = False,
     preset: str | None = None,
     replace: bool = False,
     progress: bool = True,
 ) -> Path:
     """Compile `checkpoint` with the data of `store` into the bundle folder `out`; returns its path.
 
-    `max_drop` is the CCC that INT8 may lose on valence or arousal under either protocol; `method` one of "minmax", "entropy", "percentile",
-    on `count` clips, unless `ranges` were collected before; `float_groups` stay in floating point; `preset`, where given, is what the
-    checkpoint must be of. Raises CheckpointError, DataError, UsageError, and CompileError when a step fails or INT8 loses too much,
-    naming the graph that does it. On any failure nothing is left behind.
+    `max_drop` is the CCC that an INT8 precision may lose on valence or arousal; `method` one of `calibration.ranges.METHODS`, on `count` clips,
+    unless `ranges` were collected before. `float_groups` stay in floating point besides those that each emitter, or the search that came with
+    `ranges`, leaves so; `reduce_range` keeps the weights of `int8-cpu` in 7 bits; `preset`, where given, is what the checkpoint must be of.
+    Raises CheckpointError, DataError, UsageError, and CompileError when a step fails or INT8 loses too much, naming the graph that does it. On
+    any failure nothing is left behind.
     """
     from sage_edge.training import checkpoint as checkpoints
     from sage_edge.training.data.store import Store
@@ -88,10 +96,11 @@ def compile_bundle(
             check_names(float_groups, model.preset)
             if ranges is not None:
                 check_window(ranges, model.preset)
+                check_names(ranges.search["float_groups"] if ranges.search else (), model.preset)
             store = store if isinstance(store, Store) else Store.open(store)
             validation(store, rate_hz=model.preset.rate_hz)
             facts = _Facts(model, meta, Path(checkpoint))
-            _graphs(work, model, meta, facts, store, method, count, ranges, float_groups, progress)
+            _graphs(work, model, meta, facts, store, method, count, ranges, float_groups, reduce_range, progress)
             manifest = facts.manifest(work, {})
             (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
             bundle = Bundle.open(work)
@@ -118,28 +127,50 @@ def _graphs(
     count: int,
     ranges: Ranges | None,
     float_groups: Collection[str],
+    reduce_range: bool,
     progress: bool,
 ) -> None:
-    """Write the graphs of both precisions and the golden windows into the folder `work`."""
+    """Write the graphs of every precision, the golden windows and what a search found into the folder `work`."""
     paths = export_graphs(model, meta, work / "onnx", "{graph}.fp32.onnx", progress)
     floats = {name: onnx.load(path) for name, path in paths.items()}
-    check_groups(float_groups, {group for value in floats.values() for group in groups(value)} | set(FLOAT))
+    check_groups(float_groups, {group for value in floats.values() for group in groups(value)})
+    left = {precision: {*emitter.FLOAT, *float_groups} for precision, emitter in EMITTERS.items()}
     if ranges is None:
-        _, ranges = calibrate_graphs(paths, facts.preset, store, method, count, float_groups, progress)
+        _, ranges = calibrate_graphs(paths, facts.preset, store, method, count, left, progress)
+    if ranges.search is not None:
+        from . import search_plot
+
+        left[quantize_cpu.PRECISION] = {*ranges.search["float_groups"], *float_groups}
+        (work / SEARCH).write_text(json.dumps(ranges.search, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        search_plot.plot(ranges.search, work / SEARCH_PLOT)
     facts.calibration = CalibrationInfo(ranges.method, ranges.set_sha256, ranges.clips)
-    for name, path in paths.items():
-        quantized = quantize_cpu.emit(path, ranges.graphs.get(name, {}), float_groups)
-        for key, value in (("calibration_method", ranges.method), ("calibration_set_sha256", ranges.set_sha256)):
-            quantized.metadata_props.add(key=key, value=value)
-        if slow := quantize_cpu.unfused(quantized, quantize_cpu.kernels(quantized)):
-            print(f"warning: {name}: {', '.join(slow)} nodes are quantized and yet run in float on this machine", file=sys.stderr)
-        onnx.save(quantized, work / graph_path(name, quantize_cpu.PRECISION))
     facts.dims = Dims(*(_width(floats[name]) for name in ("visual", "audio")))
     facts.has_modality = any(value.name == "modality" for value in floats["fusion"].graph.output)
-    facts.weights_bytes = {p: sum(weights_bytes(onnx.load(work / graph_path(name, p))) for name in GRAPHS) for p in PRECISIONS}
+    facts.weights_bytes["fp32"] = sum(map(weights_bytes, floats.values()))
+    del floats
+    for name, path in paths.items():
+        for precision, emitter in EMITTERS.items():
+            options = {"reduce_range": reduce_range} if precision == quantize_cpu.PRECISION else {}
+            quantized = emitter.emit(path, ranges.graphs.get(name, {}), left[precision], **options)
+            for key, value in (("calibration_method", ranges.method), ("calibration_set_sha256", ranges.set_sha256)):
+                quantized.metadata_props.add(key=key, value=value)
+            _look_at(name, precision, quantized)
+            facts.weights_bytes[precision] = facts.weights_bytes.get(precision, 0) + weights_bytes(quantized)
+            onnx.save(quantized, work / graph_path(name, precision))
+            del quantized
     every = {(name, p): work / graph_path(name, p) for name in GRAPHS for p in PRECISIONS}
     with Offline(every, facts.face) as offline:
         golden.write(work / GOLDEN, offline, golden.inputs(facts.preset.window, facts.preset.samples, facts.preset.face_size), PRECISIONS)
+
+
+def _look_at(name: str, precision: str, quantized: onnx.ModelProto) -> None:
+    """CompileError when TensorRT would refuse an `int8-trt` graph; one line on stderr when ONNX Runtime computes in float what is in 8 bits."""
+    if precision == quantize_cpu.PRECISION:
+        if slow := quantize_cpu.unfused(quantized, quantize_cpu.kernels(quantized)):
+            print(f"warning: {name}: {', '.join(slow)} nodes are quantized and yet run in float on this machine", file=sys.stderr)
+        return
+    if errors := [finding for finding in lint.lint(quantized, LINTED) if finding.severity == "error"]:
+        raise CompileError(f"{name}.{precision}: {errors[0].fact} ({len(errors)} such for {LINTED}); {errors[0].fix}")
 
 
 class _Facts:
@@ -148,9 +179,9 @@ class _Facts:
     calibration: CalibrationInfo
     dims: Dims
     has_modality: bool
-    weights_bytes: dict[str, int]
 
     def __init__(self, model: Any, meta: Mapping[str, Any], checkpoint: Path) -> None:
+        self.weights_bytes: dict[str, int] = {}
         self.preset, self.meta = model.preset, meta
         self.trained_on = _trained_on(meta, checkpoint)
         self.face = face_info(model.preset)

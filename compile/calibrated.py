@@ -18,8 +18,10 @@ from sage_edge.runtime.faces import MARGIN
 from sage_edge.runtime.progress import Progress
 from sage_edge.runtime.ticks import MAX_FRAME_AGE_NS
 
-from . import quantize_cpu
-from .groups import FLOAT
+from . import quantize_cpu, quantize_trt
+
+EMITTERS = {emitter.PRECISION: emitter for emitter in (quantize_cpu, quantize_trt)}
+"""Precision -> the module that emits it from a float graph and its ranges."""
 
 if TYPE_CHECKING:
     from sage_edge.training.data.store import Store
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 def calibrate_checkpoint(
     checkpoint: Path, store: Store, method: str = "percentile", count: int = clips.COUNT, progress: bool = True
 ) -> tuple[clips.ClipSet, Ranges]:
-    """The clips chosen from `store` and the ranges that the model of `checkpoint` shows on them, in the groups that are quantized by default.
+    """The clips chosen from `store` and the ranges that the model of `checkpoint` shows on them, in every group, so that any mix can be emitted.
 
     Raises CheckpointError, DataError, UsageError, CompileError.
     """
@@ -40,7 +42,7 @@ def calibrate_checkpoint(
     model, meta = checkpoints.load(checkpoint)
     with tempfile.TemporaryDirectory(prefix="sage-export-") as folder:
         paths = export_graphs(model, meta, Path(folder), "{graph}.onnx", progress)
-        return calibrate_graphs(paths, model.preset, store, method, count, FLOAT, progress)
+        return calibrate_graphs(paths, model.preset, store, method, count, dict.fromkeys(EMITTERS, ()), progress)
 
 
 def export_graphs(model: SAGE, meta: Mapping[str, Any], folder: Path, pattern: str, progress: bool) -> dict[str, Path]:
@@ -52,11 +54,21 @@ def export_graphs(model: SAGE, meta: Mapping[str, Any], folder: Path, pattern: s
 
 
 def calibrate_graphs(
-    paths: Mapping[str, Path], preset: Preset, store: Store, method: str, count: int, float_groups: Collection[str], progress: bool
+    paths: Mapping[str, Path],
+    preset: Preset,
+    store: Store,
+    method: str,
+    count: int,
+    float_groups: Mapping[str, Collection[str]],
+    progress: bool,
 ) -> tuple[clips.ClipSet, Ranges]:
-    """Choose `count` clips of `store` and find the ranges that `quantize_cpu.emit` needs for the exported graphs at `paths`."""
+    """Choose `count` clips of `store` and find the ranges that each emitter of `float_groups` (precision -> groups that it leaves in float)
+    needs for the exported graphs at `paths`."""
     chosen = clips.pick(store, count, length=preset.window)
-    tensors = {name: quantize_cpu.tensors(onnx.load(path, load_external_data=False), float_groups) for name, path in paths.items()}
+    tensors = {}
+    for name, path in paths.items():
+        graph = onnx.load(path)
+        tensors[name] = list(dict.fromkeys(t for precision, groups in float_groups.items() for t in EMITTERS[precision].tensors(graph, groups)))
     return chosen, calibrate(paths, store, chosen, tensors, face_info(preset), method, progress)
 
 

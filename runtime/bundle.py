@@ -28,6 +28,8 @@ from .ticks import window_samples
 SCHEMA = 1
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+SEARCH, SEARCH_PLOT = "search.json", "search.svg"
+"""What the search over precisions measured, where there was one: as numbers and drawn."""
 GRAPHS = ("visual", "audio", "fusion")
 PRECISIONS = ("fp32", "int8-cpu", "int8-trt")
 _MAX_MANIFEST_BYTES = 4 << 20

@@ -70,9 +70,11 @@ def test_the_manifest_says_what_was_compiled(bundle_path: Path, checkpoint_path:
     assert m.calibration is not None
     assert (m.calibration.method, m.calibration.clips) == ("percentile", 9)
     assert set(m.ccc) == {"overlap", "live"}
-    assert all(set(rows) == {"fp32", "int8-cpu"} for rows in m.ccc.values())
+    assert set(m.ccc["live"]) == {"fp32", "int8-cpu"}
+    assert set(m.ccc["overlap"]) == {"fp32", "int8-cpu", "int8-trt"}, "simulated on the CPU"
     assert m.ccc["overlap"]["fp32"].mean > 0.8, "the micro model was fitted to these videos"
     assert m.weights_bytes["int8-cpu"] < 0.45 * m.weights_bytes["fp32"]
+    assert m.weights_bytes["int8-trt"] < 0.6 * m.weights_bytes["fp32"], "FP16 in the file, INT8 in the engine"
     assert not list(bundle_path.parent.glob(".*")), "no temporary folder is left"
 
 
@@ -151,7 +153,7 @@ def test_verify_fails_when_int8_loses_more_than_allowed(bundle_path: Path, store
     assert main(["verify", str(bundle_path), "--data", str(store_path), "--max-drop", "-1", "--json"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert result["ok"] is False
-    assert len(result["failures"]) == 4
+    assert len(result["failures"]) == 6, "valence and arousal: int8-cpu under both protocols, int8-trt under overlap"
     assert all("more than -1" in text for text in result["failures"])
 
 
@@ -223,7 +225,7 @@ def test_blame_under_live_names_the_graph_too(bundle_path: Path, store_path: Pat
     bundle = rewritten(bundle_path, folder)
     found = evaluate(bundle, Store.open(store_path), progress=False)
     text = blame(bundle, found, Loss("live", "int8-cpu", "valence", 0.5, 0.005), progress=False)
-    assert text.startswith("graph fusion does it (alone in INT8: visual ")
+    assert text.startswith("graph fusion does it (alone in int8-cpu: visual ")
 
 
 def expect_refusal(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, says: str, parent: Path) -> None:

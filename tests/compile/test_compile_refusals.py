@@ -70,6 +70,13 @@ def test_ranges_of_another_window_are_refused_before_the_export(checkpoint_path:
         compile_bundle(checkpoint_path, store_path, tmp_path / "x.sage", ranges=of_this_one, progress=False)
 
 
+def test_a_search_of_another_model_is_refused_before_the_export(checkpoint_path: Path, store_path: Path, tmp_path: Path, no_work: None) -> None:
+    searched = Ranges("minmax", "0" * 64, 1, {}, search={"float_groups": ["audio.attention.7"]})
+    with pytest.raises(UsageError, match=r"no group 'audio.attention.7'"):
+        compile_bundle(checkpoint_path, store_path, tmp_path / "x.sage", ranges=searched, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_every_group_of_a_model_is_known_and_its_files_explain_themselves(model, tmp_path: Path) -> None:
     paths = export_graphs(model, {"trained_on": {}}, tmp_path, "{graph}.onnx", False)
     graphs = [onnx.load(path) for path in paths.values()]
