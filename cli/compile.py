@@ -5,7 +5,8 @@ split decides. Fails, and writes nothing, when INT8 loses more CCC than --max-dr
 says which graph does it.
 
 NAME.sage -> engines: needs TensorRT and its GPU, and neither PyTorch nor data. Each graph is tried in INT8, then partly in INT8, then in FP16, then
-in FP32; the first that builds and computes the bundle's golden windows is kept in the user's cache folder. The first build takes minutes.
+in FP32; the first that builds and computes the bundle's golden windows is kept in the user's cache folder. The first build takes minutes. With
+--fastest it is the fastest of them that is kept.
 
 examples:
   sage-edge compile checkpoint --data store --out demo.sage --max-drop 0.005
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from sage_edge.compile.tensorrt import BuiltGraph
 
 _OF_CHECKPOINT = ("data", "out", "max_drop", "method", "clips", "ranges", "float", "preset")
-_OF_BUNDLE = ("precision", "workspace_mb")
+_OF_BUNDLE = ("precision", "workspace_mb", "fastest")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     bundle = parser.add_argument_group("bundle -> engines of this device")
     bundle.add_argument("--target", choices=("tensorrt",), help="what to build engines for")
     bundle.add_argument("--precision", choices=("int8", "fp32", "both"), help="int8 (default; where it does not build, what does), fp32 or both")
+    bundle.add_argument(
+        "--fastest", action="store_true", default=None, help="build all that builds but FP32, time it here, keep the fastest of each graph"
+    )
     bundle.add_argument("--workspace-mb", type=int, metavar="N", help="GPU memory that one layer may take while it computes (default 1024)")
 
 
@@ -119,9 +123,9 @@ def _build(args: argparse.Namespace) -> int:
     from sage_edge.runtime.bundle import Bundle
 
     bundle = Bundle.open(args.source)
-    workspace_mb = WORKSPACE_MB if args.workspace_mb is None else args.workspace_mb
     wanted = ("int8", "fp32") if args.precision == "both" else (args.precision or "int8",)
-    built = [each for name in wanted for each in build_bundle(bundle, precision=name, workspace_mb=workspace_mb, rebuild=args.force)]
+    options = {"workspace_mb": WORKSPACE_MB if args.workspace_mb is None else args.workspace_mb, "fastest": bool(args.fastest), "rebuild": args.force}
+    built = [each for name in wanted for each in build_bundle(bundle, precision=name, **options)]
     if args.json:
         print(json.dumps({"bundle": bundle.manifest.digest, "engines": [each.to_dict() for each in built]}, sort_keys=True))
     else:
@@ -136,5 +140,7 @@ def _table(built: list[BuiltGraph]) -> list[str]:
         row = f"{each.graph:<8}{each.precision:<8}{each.rung:<13}{seconds:>8}{each.size_bytes / 1e6:>9.2f}{each.layers:>8}"
         kinds = ", ".join(f"{count} {name}" for name, count in each.precisions.items())
         lines.append(f"{row}{each.difference:>12.2g}{each.allowed:>9.2g}" + (f"  {kinds}" if kinds else ""))
+        if each.ms:
+            lines.append("  one run: " + ", ".join(f"{name} {ms:.3g} ms" for name, ms in sorted(each.ms.items(), key=lambda item: item[1])))
         lines += [f"  {failure.rung} failed: {failure.why}" for failure in each.failed]
     return [*lines, f"in {Path(built[0].path).parent}"]

@@ -1,7 +1,8 @@
 """The fallback ladder of one graph: int8 -> partly int8 -> fp16 -> fp32. The first rung that builds and passes the golden windows is kept.
 
 Builders refuse graphs that they should take, on one GPU of several and in one version of several; and an engine that builds can still compute
-something else. So every rung is tried where it will run, and what failed is kept with its reason.
+something else. So every rung is tried where it will run, and what failed is kept with its reason. INT8 need not be the fastest of them: `every` rung
+can be reached, for a race.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from sage_edge.runtime.errors import CompileError, EngineError
 from sage_edge.runtime.trt import line
@@ -46,22 +47,32 @@ def rungs(int8: Path | None, fp32: Path) -> list[Rung]:
     return [Rung(INT8, lambda: int8), Rung(PARTLY, lambda: _partly(int8)), Rung(FP16, lambda: _float(int8)), Rung(FP32, lambda: fp32)]
 
 
-def climb(ladder: list[Rung], attempt: Callable[[str, Path | bytes], Any], say: Callable[[str], None]) -> tuple[str, Any, list[Failure]]:
-    """Try rung after rung with `attempt(name, source)`, which raises CompileError or EngineError for one that fails.
+T = TypeVar("T")
 
-    Returns the name of the rung that did not fail, what its attempt returned, and the failures before it; raises CompileError when all failed.
-    `say` gets a line for each failure as it happens.
+
+def climb(
+    ladder: list[Rung], attempt: Callable[[str, Path | bytes], T], say: Callable[[str], None], every: bool = False
+) -> tuple[dict[str, T], list[Failure]]:
+    """Try rung after rung with `attempt(name, source)`, which raises CompileError or EngineError for one that fails, until one does not.
+
+    With `every` the rungs below it are tried too, but for the last, which is the last resort. Returns name -> what its attempt returned, and the
+    failures; raises CompileError when all failed. `say` gets a line for each failure as it happens.
     """
+    reached: dict[str, T] = {}
     failures: list[Failure] = []
-    for rung in ladder:
+    for i, rung in enumerate(ladder):
+        if reached and (not every or i == len(ladder) - 1):
+            break
         try:
             source = rung.source()
             if source is not None:
-                return rung.name, attempt(rung.name, source), failures
+                reached[rung.name] = attempt(rung.name, source)
         except (CompileError, EngineError) as error:
             failures.append(Failure(rung.name, line(error)))
             say(f"{rung.name} failed: {failures[-1].why}")
-    raise CompileError("no rung could be built: " + "; ".join(f"{failure.rung}: {failure.why}" for failure in failures))
+    if not reached:
+        raise CompileError("no rung could be built: " + "; ".join(f"{failure.rung}: {failure.why}" for failure in failures))
+    return reached, failures
 
 
 def _partly(path: Path) -> bytes | None:

@@ -9,9 +9,11 @@ that was asked for. An engine of another TensorRT or GPU is never loaded: it sta
 from __future__ import annotations
 
 import contextlib
+import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,16 @@ from sage_edge.runtime.errors import BundleError, CompileError, EngineError, Usa
 from sage_edge.runtime.files import sha256_file
 
 from .golden_engine import GoldenWindows
-from .ladder import Failure, climb, rungs
+from .ladder import Failure, Rung, climb, rungs
 from .trt_build import WORKSPACE_MB, Batches, Built, PlanBuilder
 
 PRECISIONS = {"int8": "int8-trt", "fp32": "fp32"}
 """What `precision` means in a bundle."""
 BATCHES = {"visual": Batches(1, 1, BATCH), "audio": Batches(), "fusion": Batches()}
 """A session encodes one face at a time, whatever its hop, so kernels are chosen for one; `verify` and evaluation run many."""
+
+_WARM_UP, _TURNS = 3, 30
+"""Runs of each plan in a race: those that are not counted (CUDA graphs are captured in the first), and those that are."""
 
 Say = Callable[[str], None]
 
@@ -50,8 +55,10 @@ class BuiltGraph:
     """Precision -> layers whose first output has it, after TensorRT's fusions."""
     difference: float
     allowed: float
+    ms: dict[str, float]
+    """Rung -> median of a run on one item, where several were raced."""
     failed: tuple[Failure, ...]
-    """The rungs above, and why they are not it."""
+    """Rungs that did not build or pass, and why."""
     warnings: tuple[str, ...]
     path: str
 
@@ -61,13 +68,21 @@ class BuiltGraph:
 
 
 def build_bundle(
-    bundle: Bundle, *, precision: str = "int8", workspace_mb: int = WORKSPACE_MB, rebuild: bool = False, progress: bool = True, say: Say | None = None
+    bundle: Bundle,
+    *,
+    precision: str = "int8",
+    workspace_mb: int = WORKSPACE_MB,
+    fastest: bool = False,
+    rebuild: bool = False,
+    progress: bool = True,
+    say: Say | None = None,
 ) -> list[BuiltGraph]:
     """Build what is missing of the three engines of `bundle` for this TensorRT and GPU; with `rebuild`, all three.
 
-    `precision` is "int8" or "fp32"; "int8" ends at FP32 where nothing else builds. `workspace_mb` is the scratch memory that one layer may take.
-    `say` gets lines about what happens (default: standard error). Raises UsageError, BundleError, EngineError where TensorRT or the GPU is missing,
-    and CompileError for a graph of which no rung builds and passes. Engines that were finished before a failure or Ctrl-C stay, and are whole.
+    `precision` is "int8" or "fp32"; "int8" ends at FP32 where nothing else builds, and with `fastest` all that builds but FP32 is timed and the
+    fastest kept. `workspace_mb` is the scratch memory that one layer may take. `say` gets lines about what happens (default: standard error).
+    Raises UsageError, BundleError, EngineError where TensorRT or the GPU is missing, and CompileError for a graph of which no rung builds and
+    passes. Engines that were finished before a failure or Ctrl-C stay, and are whole.
     """
     say = say or _to_stderr
     if precision not in PRECISIONS:
@@ -83,25 +98,38 @@ def build_bundle(
     device = _device()
     flags = ("strongly-typed", "no-tf32", f"workspace-mb={workspace_mb}")
     cache = plans.folder() / f"timing-{trt.__version__}-{_slug(device.name)}-sm{device.sm}.cache"
+    golden = GoldenWindows(bundle)
     builder: PlanBuilder | None = None
     results = []
-    golden = GoldenWindows(bundle)
     for graph in GRAPHS:
         onnx = bundle.graph(graph, PRECISIONS[precision])
         key = plans.Key(sha256_file(onnx), trt.__version__, device.sm, device.name, (*flags, f"batch={BATCHES[graph]}"))
-        if not rebuild and (found := plans.get(key, say)) is not None:
-            results.append(_from_plan(found, graph, precision))
-            continue
-        if not rebuild:
-            _tell_others(onnx, key, say)
-        builder = builder or PlanBuilder(trt, workspace_mb=workspace_mb, cache=cache, progress=progress, say=say)
-        results.append(_build(bundle, graph, precision, onnx, key, builder, golden, say))
+        found = None if rebuild else _there(key, say)
+        if found is None or (fastest and precision == "int8" and not found.facts.get("ms")):
+            if found is None and not rebuild:
+                _tell_others(onnx, key, say)
+            builder = builder or PlanBuilder(trt, workspace_mb=workspace_mb, cache=cache, progress=progress, say=say)
+            ladder = rungs(onnx if precision == "int8" else None, bundle.graph(graph, "fp32"))
+            found, reused = _build(bundle, graph, key, onnx, ladder, builder, golden, fastest, say), False
+        else:
+            reused = True
+        results.append(BuiltGraph(graph, precision, reused=reused, size_bytes=found.path.stat().st_size, path=str(found.path), **_facts(found)))
     return results
 
 
 def _build(
-    bundle: Bundle, graph: str, precision: str, onnx: Path, key: plans.Key, builder: PlanBuilder, golden: GoldenWindows, say: Say
-) -> BuiltGraph:
+    bundle: Bundle,
+    graph: str,
+    key: plans.Key,
+    onnx: Path,
+    ladder: list[Rung],
+    builder: PlanBuilder,
+    golden: GoldenWindows,
+    fastest: bool,
+    say: Say,
+) -> plans.Plan:
+    """Climb the ladder of one graph and store what is to be kept."""
+
     def attempt(rung: str, source: Path | bytes) -> tuple[Built, float]:
         built = builder.build(source, BATCHES[graph], f"{graph} {rung}")
         with _opened(onnx, key, built.plan) as engine:
@@ -110,49 +138,61 @@ def _build(
             raise CompileError(f"its engine moves the golden windows by {moved:.3g}, more than {golden.allowed(rung):.3g}")
         return built, moved
 
-    ladder = rungs(onnx if precision == "int8" else None, bundle.graph(graph, "fp32"))
     try:
-        rung, (built, moved), failed = climb(ladder, attempt, lambda text: say(f"{graph}: {text}"))
+        reached, failed = climb(ladder, attempt, lambda text: say(f"{graph}: {text}"), fastest)
     except CompileError as error:
         memory = "memory" in str(error).lower()
         fix = "give more with --workspace-mb, or close what else uses the GPU" if memory else _lint(bundle, key.tensorrt)
         raise CompileError(f"{graph}: {error}; {fix}") from None
+    ms = race(onnx, key, {rung: built.plan for rung, (built, _) in reached.items()}) if fastest else {}
+    rung = min(ms, key=lambda name: ms[name]) if ms else next(iter(reached))
+    built, moved = reached[rung]
     facts = {
-        "graph": graph,
-        "precision": precision,
         "rung": rung,
         "seconds": built.seconds,
         "layers": built.layers,
         "precisions": built.precisions,
         "difference": moved,
         "allowed": golden.allowed(rung),
+        "ms": ms,
         "failed": [asdict(failure) for failure in failed],
         "warnings": list(built.warnings),
     }
     try:
-        plan = plans.store(key, built.plan, facts)
+        return plans.store(key, built.plan, facts)
     except OSError as error:
         raise CompileError(f"{error.filename or plans.folder()}: {error.strerror or error}; free some space, or set CACHE_DIRECTORY") from error
-    return _from_plan(plan, graph, precision, reused=False)
 
 
-def _from_plan(plan: plans.Plan, graph: str, precision: str, reused: bool = True) -> BuiltGraph:
-    facts = plan.facts
-    return BuiltGraph(
-        graph,
-        precision,
-        str(facts.get("rung", "?")),
-        reused,
-        float(facts.get("seconds", 0.0)),
-        plan.path.stat().st_size,
-        int(facts.get("layers", 0)),
-        dict(facts.get("precisions", {})),
-        float(facts.get("difference", 0.0)),
-        float(facts.get("allowed", 0.0)),
-        tuple(Failure(**failure) for failure in facts.get("failed", ())),
-        tuple(facts.get("warnings", ())),
-        str(plan.path),
-    )
+def race(onnx: Path, key: plans.Key, candidates: Mapping[str, bytes]) -> dict[str, float]:
+    """Median milliseconds of a run on one item, copies included, of each plan of one graph, the plans taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    with contextlib.ExitStack() as stack:
+        engines = {name: stack.enter_context(_opened(onnx, key, plan)) for name, plan in candidates.items()}
+        for turn in range(_WARM_UP + _TURNS):
+            for name, engine in engines.items():
+                start_s = time.perf_counter()
+                engine.run()
+                if turn >= _WARM_UP:
+                    times[name].append(1e3 * (time.perf_counter() - start_s))
+    return {name: round(statistics.median(values), 4) for name, values in times.items()}
+
+
+def _there(key: plans.Key, say: Say) -> plans.Plan | None:
+    """The plan of this key, unless what is told of it is not what this version tells."""
+    found = plans.get(key, say)
+    try:
+        if found is not None:
+            _facts(found)
+    except (KeyError, TypeError):
+        say(f"{found.path if found else key} was described by another version of sage-edge: building it again")
+        return None
+    return found
+
+
+def _facts(plan: plans.Plan) -> dict[str, Any]:
+    facts = {name: plan.facts[name] for name in ("rung", "seconds", "layers", "precisions", "difference", "allowed", "ms")}
+    return {**facts, "failed": tuple(Failure(**each) for each in plan.facts["failed"]), "warnings": tuple(plan.facts["warnings"])}
 
 
 def _tell_others(onnx: Path, key: plans.Key, say: Say) -> None:

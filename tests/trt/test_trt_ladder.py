@@ -15,6 +15,7 @@ import onnx
 import pytest
 import standin
 
+from sage_edge.compile import tensorrt
 from sage_edge.compile.tensorrt import build_bundle
 from sage_edge.runtime.bundle import Bundle
 from sage_edge.runtime.engines import open_engine, plans
@@ -30,6 +31,10 @@ def pairs(model: onnx.ModelProto) -> int:
 
 def is_half(model: onnx.ModelProto) -> bool:
     return any(tensor.data_type == HALF for tensor in model.graph.initializer)
+
+
+def is_fp32(model: onnx.ModelProto) -> bool:
+    return not is_half(model)
 
 
 def of(model: onnx.ModelProto) -> str:
@@ -114,6 +119,48 @@ def test_fp32_is_the_last_resort(bundle: Bundle, script: standin._Script) -> Non
     open_engine(bundle.graph("audio", "int8-trt"), "tensorrt").close()
 
 
+def test_in_a_race_the_fastest_that_computes_the_golden_windows_is_kept_whatever_its_number_format(
+    bundle: Bundle, script: standin._Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = ["fp16", "partly int8", "int8"]
+    monkeypatch.setattr(tensorrt, "race", lambda onnx, key, plans: {name: 1.0 + order.index(name) for name in plans})
+    script.refuse = lambda model: "no" if of(model) == "visual" and pairs(model) == 0 else None
+    rows, _ = built(bundle, fastest=True)
+    assert {graph: row.rung for graph, row in rows.items()} == {"visual": "int8", "audio": "fp16", "fusion": "fp16"}
+    assert rows["fusion"].ms == {"fp16": 1.0, "partly int8": 2.0, "int8": 3.0}
+    assert [failure.rung for failure in rows["visual"].failed] == ["fp16"]
+    assert not any(is_fp32(network._model) for network in script.built), "FP32 is the last resort"
+    # a later call without the race takes what the race chose; one with it does not race again
+    assert {row.rung for row in built(bundle)[0].values()} == {"int8", "fp16"}
+    assert all(row.reused for row in built(bundle, fastest=True)[0].values())
+
+
+def test_engines_that_were_not_raced_are_built_again_for_a_race_in_which_they_take_turns(
+    bundle: Bundle, script: standin._Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(bundle)
+    turns: list[int] = []
+    golden = script.spoil
+    monkeypatch.setattr(tensorrt, "_TURNS", 4)
+    raced = tensorrt.race
+
+    def watched(*given: object) -> dict[str, float]:
+        turns.clear()
+        script.spoil = lambda model, name, value: (turns.append(pairs(model)), value)[1]
+        found = raced(*given)  # type: ignore[arg-type]
+        script.spoil = golden
+        return found
+
+    monkeypatch.setattr(tensorrt, "race", watched)
+    rows, _ = built(bundle, fastest=True)
+    assert not any(row.reused for row in rows.values())
+    assert set(rows["audio"].ms) == {"int8", "fp16"}
+    per_run = len({"estimates", "temporal", "modality"})
+    once = [count for count in sorted(set(turns), reverse=True) for _ in range(per_run)]
+    assert turns == once * (len(turns) // len(once)), "the engines of fusion did not take turns"
+    assert len(turns) >= 4 * len(once)
+
+
 def test_an_engine_that_computes_something_else_is_not_kept(bundle: Bundle, script: standin._Script) -> None:
     def spoil(model: onnx.ModelProto, name: str, value: object) -> object:
         return value * 0.5 if pairs(model) and of(model) == "audio" else value  # type: ignore[operator]
@@ -186,6 +233,17 @@ def test_a_damaged_engine_is_told_of_and_built_again(bundle: Bundle, script: sta
     assert [row.reused for row in again.values()] == [True, False, True]
     assert any("is passed over" in line for line in said)
     assert [row.reused for row in built(bundle)[0].values()] == [True] * 3
+
+
+def test_a_description_of_another_version_of_ours_is_told_of_and_built_again(bundle: Bundle, script: standin._Script) -> None:
+    rows, _ = built(bundle)
+    path = Path(rows["fusion"].path).with_suffix(".json")
+    about = json.loads(path.read_text())
+    del about["facts"]["rung"]
+    path.write_text(json.dumps(about))
+    again, said = built(bundle)
+    assert [row.reused for row in again.values()] == [True, True, False]
+    assert "another version of sage-edge" in said[0]
 
 
 def test_other_settings_make_other_engines(bundle: Bundle, script: standin._Script) -> None:

@@ -45,6 +45,8 @@ def test_the_table_names_rung_size_layers_and_what_failed(bundle: Bundle, script
     assert "note: visual: int8 failed: no kernel" in captured.err
     assert main(["compile", str(bundle.path), "--target", "tensorrt"]) == 0
     again = capsys.readouterr().out.splitlines()
+    assert main(["compile", str(bundle.path), "--target", "tensorrt", "--fastest"]) == 0
+    assert sum(line.startswith("  one run: ") and "int8" in line for line in capsys.readouterr().out.splitlines()) == 3
     assert [line.split()[3] for line in again if line.split()[0] in ("visual", "audio", "fusion")] == ["there"] * 3
 
 
@@ -60,6 +62,7 @@ def test_the_table_names_rung_size_layers_and_what_failed(bundle: Bundle, script
         (["{folder}", "--target", "tensorrt"], "is no bundle"),
         (["{folder}", "--data", "STORE", "--out", "x.sage", "--workspace-mb", "9"], "--workspace-mb needs --target tensorrt"),
         (["{folder}", "--data", "STORE", "--out", "x.sage", "--precision", "fp32"], "--precision needs --target tensorrt"),
+        (["{folder}", "--data", "STORE", "--out", "x.sage", "--fastest"], "--fastest needs --target tensorrt"),
         (["{folder}"], "the following arguments are required: --data, --out"),
         (["{folder}", "--data", "STORE"], "the following arguments are required: --out"),
     ],
