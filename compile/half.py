@@ -19,6 +19,7 @@ SMALLEST = 2.0**-14
 LARGEST = float(np.finfo(np.float16).max)
 LONG = 1024
 """Sums over this many values and more are made in float32: FP16 counts in ones up to 2048 only, and overflows at 65504."""
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _NORMS = ("InstanceNormalization", "GroupNormalization", "BatchNormalization")
 
 
@@ -75,6 +76,8 @@ def halve(model: onnx.ModelProto, single: Collection[str]) -> None:
             if name in floats or name in constants:
                 node.input[i] = made.get((name, kind)) or cast(name, kind)
         produced = [name for name in node.output if name in floats]
+        if node.op_type == "Cast" and produced:
+            node.attribute[0].i = kind
         nodes.append(node)
         for name in produced:
             made[name, kind] = f"{name}/half" if name in outputs and kind == TensorProto.FLOAT16 else name
@@ -84,6 +87,38 @@ def halve(model: onnx.ModelProto, single: Collection[str]) -> None:
                 cast(name, TensorProto.FLOAT)
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
+
+
+def widen(model: onnx.ModelProto) -> None:
+    """Undo `halve` in place: FP16 becomes float32, casts between the two go, values keep the rounding they have had.
+
+    Needs the types of all tensors (`value_info`); those of the result are for the caller to infer again.
+    """
+    graph = model.graph
+    outputs = {value.name for value in graph.output}
+    kinds = {value.name: value.type.tensor_type.elem_type for value in [*graph.value_info, *graph.input, *graph.output]}
+    names: dict[str, str] = {}
+    for node in [node for node in graph.node if node.op_type == "Cast" and kinds[node.output[0]] in _FLOATS]:
+        if kinds[node.input[0]] not in _FLOATS:
+            node.attribute[0].i = TensorProto.FLOAT
+            continue
+        old, new = node.output[0], node.input[0]
+        names.update({new: old} if old in outputs else {old: new})
+        graph.node.remove(node)
+    for node in graph.node:
+        for field in (node.input, node.output):
+            field[:] = [_end(name, names) for name in field]
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    del graph.value_info[:]
+
+
+def _end(name: str, names: Mapping[str, str]) -> str:
+    """Where a chain of renamings of `name` ends."""
+    while name in names:
+        name = names[name]
+    return name
 
 
 def _fits(values: NDArray[np.float32]) -> bool:

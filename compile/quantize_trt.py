@@ -7,7 +7,7 @@ of two activations, Softmax, norms, GELU, masks and weights of reliability, work
 DQ, which chosen nodes share; all others read the float tensor.
 
 Rules: NVIDIA's guide to explicit quantization (docs.nvidia.com/deeplearning/tensorrt, "Working with Quantized Types"). `strip` needs nothing but the
-packages onnx and numpy: a device can take the Q/DQ out of a file that its builder refuses.
+packages onnx and numpy, nor does `single`: a device can take Q/DQ or FP16 out of a file that its builder refuses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from onnx import helper, numpy_helper
 from sage_edge.runtime.errors import CompileError
 
 from .groups import FLOAT, graph_name, group_of, weighted
-from .half import LARGEST, SMALLEST, delicate, halve
+from .half import LARGEST, SMALLEST, delicate, halve, widen
 
 PRECISION = "int8-trt"
 _STEPS = 127
@@ -105,6 +105,14 @@ def strip(model: onnx.ModelProto, groups: Collection[str] | None) -> onnx.ModelP
     before = {name for prop in model.metadata_props if prop.key == "float_groups" for name in prop.value.split(",") if name}
     now = {name for name in (group_of(graph, node.name) for node in weighted(stripped)) if groups is None or name in groups}
     return _finished(stripped, float_groups=",".join(sorted(before | now)))
+
+
+def single(model: onnx.ModelProto) -> onnx.ModelProto:
+    """An emitted `model` with float32 in place of FP16, scales included: for builders that do not take FP16 scales."""
+    widened = onnx.ModelProto()
+    widened.CopyFrom(model)
+    widen(widened)
+    return _finished(widened)
 
 
 def _quantizable(node: onnx.NodeProto, weight: onnx.TensorProto) -> bool:

@@ -109,3 +109,27 @@ def test_short_sums_and_infinite_masks_are_fine_in_fp16() -> None:
     assert half.delicate(model, {}) == set()
     got = ReferenceEvaluator(halved(model)).run(None, {"x": np.ones((1, 4, 300), np.float32)})[0]
     np.testing.assert_array_equal(got.ravel(), [-np.inf, 300, np.float16(-9700), 301])
+
+
+def test_widening_undoes_halving_but_for_what_was_rounded() -> None:
+    nodes = [
+        helper.make_node("InstanceNormalization", ["x", "w", "b"], ["n"]),
+        helper.make_node("Mul", ["n", "c"], ["y"]),
+        helper.make_node("Add", ["y", "c"], ["z"]),
+        helper.make_node("Cast", ["z"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Cast", ["whole"], ["back"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["back", "y"], ["p"]),
+        helper.make_node("InstanceNormalization", ["p", "w", "b"], ["o"]),
+    ]
+    constants = {"w": np.ones(4, np.float32), "b": np.zeros(4, np.float32), "c": np.full((1, 4, 1), 1 / 3, np.float32)}
+    plain, operators = graph(nodes, constants, ["y", "o"]), [node.op_type for node in nodes]
+    model = halved(graph(nodes, constants, ["y", "o"]))
+    half.widen(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert TensorProto.FLOAT16 not in types(onnx.shape_inference.infer_shapes(model, strict_mode=True)).values()
+    assert [node.op_type for node in model.graph.node] == operators, "casts to and from integers are the graph's own"
+    x = np.random.default_rng(0).normal(size=(2, 4, 8)).astype(np.float32)
+    for constant in plain.graph.initializer:
+        constant.CopyFrom(numpy_helper.from_array(np.float32(np.float16(constants[constant.name])), constant.name))
+    for a, b in zip(*(ReferenceEvaluator(each).run(None, {"x": x}) for each in (plain, model)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

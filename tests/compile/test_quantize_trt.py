@@ -190,6 +190,19 @@ def test_stripping_a_group_is_emitting_without_it(paths, ranges, emitted) -> Non
     assert emitted["audio"] != stripped, "what was given is not changed"
 
 
+@pytest.mark.parametrize(("graph", "bound"), [("visual", 25), ("audio", 25), ("fusion", 20)])
+def test_in_float32_the_same_scales_quantize(model, paths, ranges, floats, emitted, graph: str, bound: float) -> None:
+    wide = quantize_trt.single(emitted[graph])
+    assert TensorProto.FLOAT16 not in types(wide).values()
+    twin = quantize_trt.emit(paths[graph], ranges[graph], half=False)
+    assert [node.op_type for node in wide.graph.node] == [node.op_type for node in twin.graph.node]
+    both = arrays(wide), arrays(twin)
+    assert all((both[0][name] == value).all() for name, value in both[1].items() if name.endswith(("_scale", "_zero_point")))
+    feed = feed_of(model, graph, 9)
+    for a, b in zip(session(floats[graph]).run(None, feed), session(wide).run(None, feed), strict=True):
+        assert decibels(a, b) > bound
+
+
 def test_stripping_needs_neither_onnx_runtime_nor_torch(emitted, tmp_path: Path) -> None:
     onnx.save(emitted["visual"], tmp_path / "visual.onnx")
     code = (
