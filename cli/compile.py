@@ -24,7 +24,7 @@ from sage_edge.runtime.errors import UsageError
 if TYPE_CHECKING:
     from sage_edge.compile.tensorrt import BuiltGraph
 
-_OF_CHECKPOINT = ("data", "out", "max_drop", "method", "clips", "ranges", "float", "preset")
+_OF_CHECKPOINT = ("data", "out", "max_drop", "method", "clips", "ranges", "float", "reduce_range", "preset")
 _OF_BUNDLE = ("precision", "workspace_mb", "fastest")
 
 
@@ -40,6 +40,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     checkpoint.add_argument("--clips", type=int, metavar="N", help="windows to calibrate on (default 24)")
     checkpoint.add_argument("--ranges", type=Path, metavar="FILE", help="ranges that 'sage-edge calibrate' wrote, instead of calibrating")
     checkpoint.add_argument("--float", action="append", metavar="GROUP", help="leave a group of weights in float, besides the usual ones; repeatable")
+    checkpoint.add_argument(
+        "--reduce-range",
+        action="store_true",
+        default=None,
+        help="int8-cpu weights of 7 bits, for x86 without VNNI (see 'sage-edge doctor')",
+    )
     checkpoint.add_argument("--preset", metavar="P", help="fail unless the checkpoint is of this preset")
     bundle = parser.add_argument_group("bundle -> engines of this device")
     bundle.add_argument("--target", choices=("tensorrt",), help="what to build engines for")
@@ -82,32 +88,37 @@ def _given(args: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
 
 def _compile(args: argparse.Namespace) -> int:
     import json
+    import time
 
     from sage_edge.calibration import check, clips
     from sage_edge.calibration.ranges import Ranges
     from sage_edge.compile import compile_bundle
-    from sage_edge.compile.groups import FLOAT
     from sage_edge.runtime.bundle import MANIFEST
+    from sage_edge.runtime.machine import PeakMemory
 
     ranges = Ranges.load(args.ranges) if args.ranges else None
-    path = compile_bundle(
-        args.source,
-        args.data,
-        args.out,
-        max_drop=check.MAX_DROP if args.max_drop is None else args.max_drop,
-        method=args.method or "percentile",
-        count=clips.COUNT if args.clips is None else args.clips,
-        ranges=ranges,
-        float_groups=(*FLOAT, *(args.float or ())),
-        preset=args.preset,
-        replace=args.force,
-    )
+    begin_s = time.monotonic()
+    with PeakMemory() as memory:
+        path = compile_bundle(
+            args.source,
+            args.data,
+            args.out,
+            max_drop=check.MAX_DROP if args.max_drop is None else args.max_drop,
+            method=args.method or "percentile",
+            count=clips.COUNT if args.clips is None else args.clips,
+            ranges=ranges,
+            float_groups=args.float or (),
+            reduce_range=bool(args.reduce_range),
+            preset=args.preset,
+            replace=args.force,
+        )
+    seconds = time.monotonic() - begin_s
     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     if args.json:
         print(json.dumps(manifest, sort_keys=True))
         return 0
-    weights = manifest["weights_bytes"]
-    print(f"{path}: weights {weights['fp32'] / 1e6:.2f} MB in FP32, {weights['int8-cpu'] / 1e6:.2f} MB in INT8")
+    weights = ", ".join(f"{size / 1e6:.2f} MB in {precision}" for precision, size in manifest["weights_bytes"].items())
+    print(f"{path}: weights {weights}; {seconds:.0f} s, {memory.peak_mb / 1e3:.1f} GB at most")
     print(f"{'CCC':<10}{'precision':<11}{'valence':>9}{'arousal':>9}{'mean':>9}")
     for protocol, rows in sorted(manifest["ccc"].items(), reverse=True):
         for precision, row in rows.items():
