@@ -87,6 +87,19 @@ def test_files_and_options(bundle_path: Path, clip: Path, tmp_path: Path) -> Non
     assert [(int(row["t_ns"]), float(row["valence"])) for row in rows] == [(e["t_ns"], e["valence"]) for e in estimates]
 
 
+def test_auto_says_what_it_chose_on_stderr_and_in_hello(bundle_path: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "cache"))
+    for _ in range(2):  # raced, then remembered
+        done = run(bundle_path, "--video", clip, "--precision", "auto", "--backend", "auto", "--threads", 1)
+        assert done.returncode == 0, done.stderr
+        hello = json.loads(done.stdout.splitlines()[0])
+        (note,) = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+        assert note.startswith(f"note: auto chose {hello['backend']} {hello['precision']}, ")
+        assert f"{hello['backend']} {hello['precision']}" in hello["auto"]["seconds_per_hop"]
+        assert set(hello["auto"]["times_as_long"]) < set(hello["auto"]["seconds_per_hop"])
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
 def test_neither_sound_nor_face(bundle_path: Path, tmp_path: Path) -> None:
     room = Room((320, 240))
     path = write_video(tmp_path / "x.mp4", stamps_s=even_stamps(30, 60), picture=lambda i, _: room.shot(i, []), size=(320, 240))

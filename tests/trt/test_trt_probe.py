@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+
 import host_driver
 import numpy as np
 import pytest
 import standin
 
+from sage_edge.compile.tensorrt import build_bundle
+from sage_edge.runtime.bundle import Bundle
 from sage_edge.runtime.engines import probe as probing
 from sage_edge.runtime.engines import trt_probe
 from sage_edge.runtime.errors import EngineError
+from sage_edge.runtime.files import cache_folder
+from sage_edge.runtime.precision import Choice, choose
 
 X = np.array([1.5, -3.0], np.float32)
 
@@ -49,3 +55,24 @@ def test_a_wrong_result_is_not_present(machine: standin._Script) -> None:
     assert not found.ok
     assert found.why == "it computed [4.0, -5.0] for [3.0, -6.0]"
     assert found.version == standin.__version__
+
+
+def test_auto_races_engines_that_were_built_and_looks_again_after_a_build(machine: standin._Script, bundle: Bundle) -> None:
+    def race() -> Choice:
+        probing.probe.cache_clear()
+        return choose(bundle, "auto", "tensorrt")
+
+    with pytest.raises(EngineError, match=r"nothing on this machine runs by-hand.sage: tensorrt fp32: .*; tensorrt int8-trt: "):
+        race()
+    build_bundle(bundle, precision="fp32", progress=False, say=lambda _: None)
+    first = race()
+    assert (first.name, list(first.seconds), list(first.refused)) == ("tensorrt fp32", ["tensorrt fp32"], ["tensorrt int8-trt"])
+    assert race() == first
+    build_bundle(bundle, progress=False, say=lambda _: None)
+    both = race()
+    assert set(both.seconds) == {"tensorrt fp32", "tensorrt int8-trt"}
+    machine.spoil = lambda model, name, value: value + 1 if any(node.op_type == "QuantizeLinear" for node in model.graph.node) else value
+    shutil.rmtree(cache_folder())
+    build_bundle(bundle, precision="fp32", progress=False, say=lambda _: None)
+    assert race().name == "tensorrt fp32"
+    probing.probe.cache_clear()
