@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +46,19 @@ def test_wrong_name() -> None:
     result = run("corp")
     assert result.returncode == 2
     assert "crop" in result.stderr
+
+
+def test_copies_without_a_gpu_is_a_line() -> None:
+    result = subprocess.run(
+        [sys.executable, "benchmarks/run.py", "copies", "--n", "2"],
+        cwd=ROOT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("copies: ")
