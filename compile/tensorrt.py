@@ -198,13 +198,14 @@ def _facts(plan: plans.Plan) -> dict[str, Any]:
 def _tell_others(onnx: Path, key: plans.Key, say: Say) -> None:
     """One line when there are engines of this graph for another TensorRT or GPU, or with other flags: they are left alone."""
     try:
-        plans.find(onnx, key.tensorrt, key.sm, key.gpu, say)
+        other = plans.find(onnx, key.tensorrt, key.sm, key.gpu, say).key
     except EngineError as error:
         fact = str(error).partition(";")[0]
         if ", only for " in fact:
             say(f"{fact}: building it")
     else:
-        say(f"the engine of {onnx.name} for {key} was built with other settings: building it again")
+        if other != key:
+            say(f"the engine of {onnx.name} for {key} was built with other settings: building it again")
 
 
 def _device() -> Any:
