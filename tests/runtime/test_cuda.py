@@ -16,7 +16,7 @@ import pytest
 from sage_edge.runtime import EngineError, UsageError
 from sage_edge.runtime.engines.cuda import BINDINGS, Cuda, open_cuda
 
-sys.path.insert(0, str(Path(__file__).parent / "cuda"))
+sys.path.insert(0, str(Path(__file__).parent / "pretend_gpu"))
 from fake_cuda import build, checks_of, report
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")

@@ -20,7 +20,7 @@ from tiny_bundle import write_manifest
 from sage_edge.runtime import Bundle, BundleError, EngineError, Session, UsageError
 from sage_edge.runtime.bundle import GRAPHS, graph_path
 from sage_edge.runtime.files import cache_folder
-from sage_edge.runtime.precision import Choice, choose
+from sage_edge.runtime.precision import Choice, choose, named
 
 needs_openvino = pytest.mark.skipif(util.find_spec("openvino") is None, reason="openvino is not installed")
 
@@ -36,7 +36,9 @@ def test_names(bundle: Bundle) -> None:
     assert choose(bundle, "fp32") == Choice("onnxruntime", "fp32")
     assert choose(bundle, "int8") == choose(bundle, "int8-cpu", "onnxruntime") == Choice("onnxruntime", "int8-cpu")
     for asked, name in (("fp32", "fp32"), ("int8", "int8-cpu"), ("bf16", "bf16"), ("int8-bf16", "int8-bf16")):
-        assert choose(bundle, asked, "openvino") == Choice("openvino", name)
+        assert named(bundle, asked, "openvino").name == named(bundle, name, "openvino").name == name
+        if "bf16" not in asked:
+            assert choose(bundle, asked, "openvino") == Choice("openvino", name)
     for wrong in ("int4", "int8-trt", "bf16", ""):
         with pytest.raises(UsageError, match="unknown to onnxruntime; one of fp32, int8, fp32-cuda, auto"):
             choose(bundle, wrong, "onnxruntime")
@@ -178,7 +180,8 @@ def test_who_fails_the_golden_windows_is_not_raced(copy_of: Callable[[], Path], 
     shutil.copy(path / graph_path("visual", "int8-cpu"), path / graph_path("visual", "fp32"))
     write_manifest(path)
     with pytest.raises(
-        EngineError, match=r"nothing on this machine runs copy.sage: onnxruntime fp32: its golden windows .*; onnxruntime int8-cpu: its"
+        EngineError,
+        match=r"nothing that was asked for runs copy.sage on this machine: onnxruntime fp32: its golden windows .*; onnxruntime int8-cpu: its",
     ):
         choose(Bundle.open(path), "auto", "onnxruntime", 1)
 
@@ -207,6 +210,24 @@ def test_auto_over_all_backends(copy_of: Callable[[], Path], cache: Path) -> Non
     assert set(choose(bundle, "int8", "auto", 1).seconds) == {"onnxruntime int8-cpu", "openvino int8-cpu"}
     with Session(bundle, "auto", "auto", t0_ns=0, threads=1) as session:
         assert (session.backend, session.precision) == (choice.backend, choice.precision)
+
+
+@needs_openvino
+def test_bf16_by_name_has_to_pass_the_golden_windows_too(copy_of: Callable[[], Path], cache: Path) -> None:
+    from sage_edge.runtime.engines.openvino import has_bf16
+
+    path = copy_of()
+    if not has_bf16():
+        with pytest.raises(EngineError, match="this processor computes no bf16; choose precision fp32 or int8"):
+            choose(Bundle.open(path), "bf16", "openvino", 1)
+        return
+    assert choose(Bundle.open(path), "bf16", "openvino", 1) == Choice("openvino", "bf16")
+    with np.load(path / "golden.npz") as archive:
+        golden = {name: -archive[name] if name == "estimates_fp32" else archive[name] for name in archive.files}
+    np.savez_compressed(path / "golden.npz", **golden)  # type: ignore[arg-type]
+    write_manifest(path)
+    with pytest.raises(EngineError, match=r"openvino bf16: its golden windows differ by .*, more than 0\.05"):
+        choose(Bundle.open(path), "bf16", "openvino", 1)
 
 
 def test_auto_without_openvino(bundle: Bundle, cache: Path) -> None:
