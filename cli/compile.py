@@ -4,8 +4,8 @@ CKPT -> bundle: ONNX graphs in FP32 and INT8, checked against each other. DATA i
 split decides. Fails, and writes nothing, when INT8 loses more CCC than --max-drop on valence or arousal, as overlapping windows or live, and
 says which graph does it.
 
-NAME.sage -> engines: needs TensorRT and its GPU, and neither PyTorch nor data. Each graph is tried in INT8, then partly in INT8, then in FP16, then
-in FP32; the first that builds and computes the bundle's golden windows is kept in the user's cache folder. The first build takes minutes. With
+NAME.sage -> engines: needs TensorRT and its GPU, and neither PyTorch nor data. Each graph is tried in INT8, then partly in INT8, then in FP16, at
+last in FP32; the first that builds and computes the bundle's golden windows is kept in the user's cache folder. The first build takes minutes. With
 --fastest it is the fastest of them that is kept.
 
 examples:

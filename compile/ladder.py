@@ -1,8 +1,8 @@
-"""The fallback ladder of one graph: int8 -> partly int8 -> fp16 -> fp32. The first rung that builds and passes the golden windows is kept.
+"""The fallback ladder of one graph: int8 -> partly int8 -> fp16 -> int8 in fp32 -> fp32. The first rung that builds and passes is kept.
 
 Builders refuse graphs that they should take, on one GPU of several and in one version of several; and an engine that builds can still compute
-something else. So every rung is tried where it will run, and what failed is kept with its reason. INT8 need not be the fastest of them: `every` rung
-can be reached, for a race.
+something else than the golden windows. So every rung is tried where it will run, and what failed is kept with its reason. INT8 need not be the
+fastest of them: `every` rung can be reached, for a race.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sage_edge.runtime.trt import line
 if TYPE_CHECKING:
     import onnx
 
-INT8, PARTLY, FP16, FP32 = "int8", "partly int8", "fp16", "fp32"
+INT8, PARTLY, FP16, SINGLE, FP32 = "int8", "partly int8", "fp16", "int8 in fp32", "fp32"
 _TRANSFORMER = re.compile(r"\.(attention|feed_forward)\.")
 """Groups that "partly int8" leaves in FP16: GEMMs of transformers, which several boards are slower at, or fail at, in INT8."""
 
@@ -44,7 +44,14 @@ def rungs(int8: Path | None, fp32: Path) -> list[Rung]:
     """The ladder of a graph, given its int8-trt file (None: there is none, or FP32 is wanted) and its fp32 file."""
     if int8 is None:
         return [Rung(FP32, lambda: fp32)]
-    return [Rung(INT8, lambda: int8), Rung(PARTLY, lambda: _partly(int8)), Rung(FP16, lambda: _float(int8)), Rung(FP32, lambda: fp32)]
+    return [
+        Rung(INT8, lambda: int8),
+        Rung(PARTLY, lambda: _partly(int8)),
+        Rung(FP16, lambda: _float(int8)),
+        # one builder that is known refuses FP16 scales; what is not in INT8 is slow here, so FP16 comes first
+        Rung(SINGLE, lambda: _single(int8)),
+        Rung(FP32, lambda: fp32),
+    ]
 
 
 T = TypeVar("T")
@@ -89,6 +96,16 @@ def _partly(path: Path) -> bytes | None:
 def _float(path: Path) -> bytes:
     """The graph without any Q/DQ: FP16 is left."""
     return bytes(_strip(_load(path), None).SerializeToString())
+
+
+def _single(path: Path) -> bytes | None:
+    """The graph in INT8 with float32 in place of FP16, scales included; None where nothing is in INT8."""
+    model = _load(path)
+    if not _quantized(model):
+        return None
+    from .quantize_trt import single
+
+    return bytes(single(model).SerializeToString())
 
 
 def _load(path: Path) -> onnx.ModelProto:

@@ -33,10 +33,6 @@ def is_half(model: onnx.ModelProto) -> bool:
     return any(tensor.data_type == HALF for tensor in model.graph.initializer)
 
 
-def is_fp32(model: onnx.ModelProto) -> bool:
-    return not is_half(model)
-
-
 def of(model: onnx.ModelProto) -> str:
     """Which graph a model is."""
     return next(prop.value for prop in model.metadata_props if prop.key == "graph")
@@ -110,8 +106,16 @@ def test_partly_int8_leaves_the_transformers_products_in_fp16(bundle: Bundle, sc
     assert [node.name.split(".")[0] for node in readers] == ["tcn_visual"]
 
 
+def test_a_builder_that_takes_no_fp16_gets_int8_with_float32_around_it(bundle: Bundle, script: standin._Script) -> None:
+    script.refuse = lambda model: "Could not infer output types" if is_half(model) else None
+    rows, _ = built(bundle)
+    assert {row.rung for row in rows.values()} == {"int8 in fp32"}
+    assert rows["fusion"].precisions["int8"] == 4
+    assert "fp16" not in rows["fusion"].precisions
+
+
 def test_fp32_is_the_last_resort(bundle: Bundle, script: standin._Script) -> None:
-    script.refuse = lambda model: "Internal Error (Myelin)" if is_half(model) else None
+    script.refuse = lambda model: "Internal Error (Myelin)" if is_half(model) or pairs(model) else None
     rows, _ = built(bundle)
     assert {row.rung for row in rows.values()} == {"fp32"}
     assert all(row.allowed == pytest.approx(1e-3) and row.difference < 1e-3 for row in rows.values())
@@ -122,14 +126,14 @@ def test_fp32_is_the_last_resort(bundle: Bundle, script: standin._Script) -> Non
 def test_in_a_race_the_fastest_that_computes_the_golden_windows_is_kept_whatever_its_number_format(
     bundle: Bundle, script: standin._Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = ["fp16", "partly int8", "int8"]
+    order = ["fp16", "partly int8", "int8", "int8 in fp32"]
     monkeypatch.setattr(tensorrt, "race", lambda onnx, key, plans: {name: 1.0 + order.index(name) for name in plans})
     script.refuse = lambda model: "no" if of(model) == "visual" and pairs(model) == 0 else None
     rows, _ = built(bundle, fastest=True)
     assert {graph: row.rung for graph, row in rows.items()} == {"visual": "int8", "audio": "fp16", "fusion": "fp16"}
-    assert rows["fusion"].ms == {"fp16": 1.0, "partly int8": 2.0, "int8": 3.0}
+    assert rows["fusion"].ms == {"fp16": 1.0, "partly int8": 2.0, "int8": 3.0, "int8 in fp32": 4.0}
     assert [failure.rung for failure in rows["visual"].failed] == ["fp16"]
-    assert not any(is_fp32(network._model) for network in script.built), "FP32 is the last resort"
+    assert all(is_half(network._model) or pairs(network._model) for network in script.built), "FP32 is the last resort"
     # a later call without the race takes what the race chose; one with it does not race again
     assert {row.rung for row in built(bundle)[0].values()} == {"int8", "fp16"}
     assert all(row.reused for row in built(bundle, fastest=True)[0].values())
@@ -154,9 +158,10 @@ def test_engines_that_were_not_raced_are_built_again_for_a_race_in_which_they_ta
     monkeypatch.setattr(tensorrt, "race", watched)
     rows, _ = built(bundle, fastest=True)
     assert not any(row.reused for row in rows.values())
-    assert set(rows["audio"].ms) == {"int8", "fp16"}
+    assert set(rows["audio"].ms) == {"int8", "fp16", "int8 in fp32"}
     per_run = len({"estimates", "temporal", "modality"})
-    once = [count for count in sorted(set(turns), reverse=True) for _ in range(per_run)]
+    whole, partly = sorted(set(turns) - {0}, reverse=True)
+    once = [count for count in (whole, partly, 0, whole) for _ in range(per_run)]
     assert turns == once * (len(turns) // len(once)), "the engines of fusion did not take turns"
     assert len(turns) >= 4 * len(once)
 
@@ -185,7 +190,7 @@ def test_when_all_rungs_fail_every_reason_is_in_one_line_and_nothing_is_written(
         built(bundle)
     text = str(caught.value)
     assert "\n" not in text
-    assert text.startswith("visual: no rung could be built: int8: out of memory while timing; fp16: out of memory while timing; fp32: other")
+    assert text.startswith("visual: no rung could be built: int8: out of memory while timing; fp16: out of memory while timing; int8 in fp32: other")
     assert "--workspace-mb" in text
     assert not [name for name in files() if not name.endswith(".cache")]
 
