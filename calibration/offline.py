@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sage_edge.runtime.bundle import GRAPHS, Bundle, FaceInfo
 from sage_edge.runtime.engines import Engine, check_backend, open_engine
 from sage_edge.runtime.flavours import FLAVOURS, Flavour
-from sage_edge.runtime.precision import choose
+from sage_edge.runtime.precision import AUTO, choose, named
 
 BATCH = 32
 """Faces per run of the visual graph: large enough to use two cores, small enough to stay in their cache."""
@@ -143,7 +143,8 @@ def runs(bundle: Bundle, backend: str = "onnxruntime", precision: str | None = N
     Raises UsageError for a precision that the bundle or the backend lacks.
     """
     if precision is not None:
-        return tuple(dict.fromkeys(choose(bundle, name, backend).precision for name in ("fp32", precision)))
+        asked = choose(bundle, AUTO, backend).precision if precision == AUTO else precision
+        return tuple(dict.fromkeys(named(bundle, name, backend).name for name in ("fp32", asked)))
     check_backend(backend)
     kinds = [kind for kind in FLAVOURS[backend].values() if kind.hint not in ("bf16", "cuda")]
     return tuple(kind.name for kind in kinds if kind.graphs in bundle.precisions)

@@ -88,17 +88,28 @@ class Choice:
 def choose(bundle: Bundle, precision: str = AUTO, backend: str = "onnxruntime", threads: int | None = None, progress: bool = False) -> Choice:
     """What runs for `precision` ("fp32", "int8", "bf16", ..., "auto") on `backend` (or "auto").
 
-    Raises UsageError for an unknown precision and for one that the bundle lacks or the backend cannot run, EngineError when no candidate works,
+    bf16 is nobody's calibrated precision, and kernels for it are young (OpenVINO 2026.4 on AMX computes grouped convolutions of fewer than
+    16 channels per group and 16 taps wrongly): it has to pass the golden windows also where it was asked for by name, once per machine.
+
+    Raises UsageError for an unknown precision and for one that the bundle lacks or the backend cannot run, EngineError when nothing works,
     BundleError when the bundle has no golden windows to race on.
     """
-    if backend != AUTO and precision != AUTO:
-        kind = flavour(precision, backend)
-        if kind.graphs not in bundle.precisions:
-            raise UsageError(
-                f"{bundle.path.name} holds no {kind.graphs} graphs, only {', '.join(bundle.precisions)}; compile it again or choose another precision"
-            )
-        return Choice(backend, kind.name)
-    return _remembered(bundle, _candidates(bundle, precision, backend), threads, progress)
+    if backend == AUTO or precision == AUTO:
+        return _remembered(bundle, _candidates(bundle, precision, backend), threads, progress)
+    kind = named(bundle, precision, backend)
+    if kind.hint == "bf16":
+        _remembered(bundle, [_Candidate(backend, kind)], threads, progress)
+    return Choice(backend, kind.name)
+
+
+def named(bundle: Bundle, precision: str, backend: str) -> Flavour:
+    """What `precision`, not "auto", means on `backend`. Raises UsageError for one that is unknown there and for one that `bundle` lacks."""
+    kind = flavour(precision, backend)
+    if kind.graphs not in bundle.precisions:
+        raise UsageError(
+            f"{bundle.path.name} holds no {kind.graphs} graphs, only {', '.join(bundle.precisions)}; compile it again or choose another precision"
+        )
+    return kind
 
 
 @dataclass(eq=False)
@@ -141,6 +152,8 @@ def _working(candidates: list[_Candidate]) -> list[_Candidate]:
     works = [each for each, found in tried if found.ok and _computes(each)]
     if not works:
         lost = tried[0][1]
+        if lost.ok:
+            raise EngineError("this processor computes no bf16; choose precision fp32 or int8")
         raise EngineError(f"{lost.backend} does not work on this machine ({lost.why})" + (f": {lost.fix}" if lost.fix else "; see sage-edge doctor"))
     return works
 
@@ -176,12 +189,13 @@ def _remembered(bundle: Bundle, candidates: list[_Candidate], threads: int | Non
             if each.name == kept["fastest"] and seconds[each.name] > 0:
                 return Choice(each.backend, each.kind.name, seconds, {str(other): str(why) for other, why in kept["refused"].items()})
     candidates = _working(candidates)
-    if len(candidates) == 1:
+    if len(candidates) == 1 and candidates[0].kind.hint != "bf16":
         return Choice(candidates[0].backend, candidates[0].kind.name)
     race(bundle, candidates, threads, progress=progress)
     fit = [each for each in candidates if not each.refused]
     if not fit:
-        raise EngineError(f"nothing on this machine runs {bundle.path.name}: " + "; ".join(f"{each.name}: {each.refused}" for each in candidates))
+        why = "; ".join(f"{each.name}: {each.refused}" for each in candidates)
+        raise EngineError(f"nothing that was asked for runs {bundle.path.name} on this machine: {why}")
     best = min(fit, key=lambda each: each.seconds)
     choice = Choice(best.backend, best.kind.name, {each.name: each.seconds for each in fit}, {c.name: c.refused for c in candidates if c.refused})
     # A read-only home costs the race again at the next start, nothing else.

@@ -62,7 +62,7 @@ def test_auto_races_engines_that_were_built_and_looks_again_after_a_build(machin
         probing.probe.cache_clear()
         return choose(bundle, "auto", "tensorrt")
 
-    with pytest.raises(EngineError, match=r"nothing on this machine runs by-hand.sage: tensorrt fp32: .*; tensorrt int8-trt: "):
+    with pytest.raises(EngineError, match=r"nothing that was asked for runs by-hand.sage on this machine: tensorrt fp32: .*; tensorrt int8-trt: "):
         race()
     build_bundle(bundle, precision="fp32", progress=False, say=lambda _: None)
     first = race()
