@@ -180,8 +180,11 @@ def check_the_graph_is_captured_once_after_a_run_without(fake: Fake) -> None:
             assert compute(engine, seed)
         assert fake.calls("cuStreamBeginCapture_v2") == 1
         assert fake.calls("cuGraphLaunch") == 4
+        calls = fake.calls()
+        engine.run()
+        assert fake.calls() - calls == 4, "context on, launch, wait, context off"
         assert (fake.calls("cuMemcpyHtoDAsync_v2"), fake.calls("cuMemcpyDtoHAsync_v2")) == copies
-        assert fake.calls("cuStreamSynchronize") == 5
+        assert fake.calls("cuStreamSynchronize") == 6
 
 
 def check_three_share_a_stream_whoever_closes_first(fake: Fake) -> None:
@@ -377,6 +380,34 @@ def check_profile_lists_the_layers_of_each_engine(fake: Fake) -> None:
     with contextlib.redirect_stderr(io.StringIO()) as said:
         assert main(arguments) == 2
     assert said.getvalue() == "error: --layers is for engines of TensorRT, not of onnxruntime; add --backend tensorrt\n"
+
+
+def check_the_golden_windows_of_a_bundle_pass(fake: Fake) -> None:
+    from sage_edge.cli.main import main
+
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+        assert main(["verify", str(whole_bundle().path), "--backend", "tensorrt", "--precision", "fp32"]) == 0, said.getvalue()
+    assert fake.calls("cuGraphLaunch") >= 2
+    assert fake.pageable() == 0
+
+
+def check_the_probe_runs_its_node_and_no_failing_call_leaks(fake: Fake) -> None:
+    from sage_edge.runtime.engines.probe import probe
+
+    probe.cache_clear()
+    found = probe("tensorrt", "cuda")
+    assert (found.ok, found.version, found.why) == (True, "10.3.0", ""), found
+    for n in range(1, fake.calls() + 1):
+        fake.reset()
+        fake.fail("", n, OUT_OF_MEMORY)
+        probe.cache_clear()
+        with contextlib.redirect_stderr(io.StringIO()):
+            found = probe("tensorrt", "cuda")
+        assert found.ok == (not found.why)
+        assert "\n" not in found.why
+        assert standin._script.live == 0, n
+        unfreed = set(fake.live()) - ({"stream", "device", "context"} if "context" in found.why else set())
+        assert not unfreed, (n, found, fake.live())
 
 
 def everything(path: Path) -> None:
