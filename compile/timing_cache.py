@@ -22,20 +22,22 @@ class TimingCache:
     def __init__(self, path: Path | None, say: Callable[[str], None]) -> None:
         self._path, self._say = path, say
         self._loaded = b""
+        self._attached: trt.ITimingCache | None = None
 
     def attach(self, config: trt.IBuilderConfig) -> None:
         """Give what the file holds to a builder's configuration, or an empty cache."""
         self._loaded = self._read()
-        if not self._loaded or not _set(config, self._loaded):
+        self._attached = _set(config, self._loaded) if self._loaded else None
+        if self._attached is None:
             if self._loaded:
                 self._say(f"{self._path} is no timing cache of this TensorRT and GPU, or damaged; it is not used and will be replaced")
             self._loaded = b""
-            _set(config, b"")
+            self._attached = _set(config, b"")
 
     def keep(self, config: trt.IBuilderConfig) -> None:
         """Write what the configuration's cache holds after a build, with what others have written meanwhile."""
-        cache = config.get_timing_cache()
-        if self._path is None or cache is None:
+        # without one of ours attached, the bindings would take TensorRT's own cache for theirs, and free it
+        if self._path is None or self._attached is None or (cache := config.get_timing_cache()) is None:
             return
         meanwhile = self._read()
         if meanwhile and meanwhile != self._loaded and (other := _make(config, meanwhile)) is not None:
@@ -70,6 +72,7 @@ def _make(config: trt.IBuilderConfig, data: bytes) -> trt.ITimingCache | None:
         return None
 
 
-def _set(config: trt.IBuilderConfig, data: bytes) -> bool:
+def _set(config: trt.IBuilderConfig, data: bytes) -> trt.ITimingCache | None:
+    """The cache that was attached; None where `data` is refused."""
     cache = _make(config, data)
-    return cache is not None and bool(config.set_timing_cache(cache, ignore_mismatch=False))
+    return cache if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False) else None

@@ -98,11 +98,12 @@ class PlanBuilder:
 
             try:
                 network = self._builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-                self._parse(network, source)
+                parser = self._parse(network, source)
                 config = self._config(network, batches)
                 config.progress_monitor = watch
                 self._cache.attach(config)
                 serialized = _interruptible(lambda: self._builder.build_serialized_network(network=network, config=config), stop)
+                del parser  # not before: it owns the weights of the network
             except (RuntimeError, TypeError, ValueError, MemoryError) as error:
                 reason = "; ".join(filter(None, [line(error) or type(error).__name__, _reasons(self._log.since(mark))]))
                 raise BuildError(reason) from error
@@ -115,11 +116,12 @@ class PlanBuilder:
         warnings = tuple(text for _, text in self._log.since(mark))
         return Built(plan, round(time.monotonic() - start_s, 3), layers, precisions, warnings)
 
-    def _parse(self, network: trt.INetworkDefinition, source: Path | bytes) -> None:
+    def _parse(self, network: trt.INetworkDefinition, source: Path | bytes) -> trt.OnnxParser:
+        """Fill the network; raises BuildError with every error of the parser."""
         parser = self._trt.OnnxParser(network, self._log)
         mark = self._log.mark()
         if parser.parse_from_file(str(source)) if isinstance(source, Path) else parser.parse(source):
-            return
+            return parser
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         texts = [_parser_error(error.node_operator(), error.node_name(), error.desc()) for error in errors]
         raise BuildError(
@@ -151,11 +153,15 @@ class PlanBuilder:
     def _inspect(self, plan: bytes, mark: int) -> tuple[int, dict[str, int]]:
         """Number of layers of a plan, and precision -> how many of them. Raises BuildError for a plan that cannot be loaded."""
         trt = self._trt
-        engine = trt.Runtime(self._log).deserialize_cuda_engine(plan)
+        runtime = trt.Runtime(self._log)
+        engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BuildError("the engine was built and cannot be loaded: " + (_reasons(self._log.since(mark)) or "TensorRT gives no reason"))
-        text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-        return engine.num_layers, precisions_of(text)
+        inspector = engine.create_engine_inspector()
+        found = engine.num_layers, precisions_of(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+        # each goes before what it came from
+        del inspector, engine, runtime
+        return found
 
 
 _TYPES = {

@@ -12,6 +12,7 @@ import enum
 import hashlib
 import json
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,9 @@ class _Script:
     """Kernels that were timed because the timing cache did not know them."""
     cancelled: int = 0
     live: int = 0
-    """Engines and contexts that were not let go."""
+    """Engines that were not let go."""
+    disorder: int = 0
+    """Engines that outlived the runtime they came from."""
 
 
 _script = _Script()
@@ -171,6 +174,7 @@ class INetworkDefinition:
     def __init__(self, flags: int) -> None:
         self._flags = flags
         self._model = onnx.ModelProto()
+        self._parser: weakref.ref[OnnxParser] | None = None
 
     @property
     def num_inputs(self) -> int:
@@ -214,6 +218,7 @@ class ParserError:
 class OnnxParser:
     def __init__(self, network: INetworkDefinition, logger: ILogger) -> None:
         self._network, self._logger, self._errors = network, logger, list[ParserError]()
+        network._parser = weakref.ref(self)
 
     def parse(self, model: bytes, path: str | None = None) -> bool:
         try:
@@ -364,6 +369,7 @@ class Builder:
         _script.built.append(network)
         model = network._model
         assert network._flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED, "a weakly typed network"
+        assert network._parser is not None and network._parser() is not None, "the parser is gone, and the network's weights with it"
         for text in _script.warnings:
             self._logger.log(ILogger.WARNING, text)
         if any(-1 in ITensor(value).shape for value in model.graph.input) and not config._profiles:
@@ -425,18 +431,19 @@ class Runtime:
         if about["version"] != __version__ or about["gpu"] != _script.gpu:
             self._logger.log(ILogger.ERROR, "The engine plan file is not compatible with this version of TensorRT or this GPU.")
             return None
-        return ICudaEngine(about, model)
+        return ICudaEngine(about, model, self)
 
 
 class ICudaEngine:
-    def __init__(self, about: dict[str, Any], model: onnx.ModelProto) -> None:
-        self._about, self._model = about, model
+    def __init__(self, about: dict[str, Any], model: onnx.ModelProto, runtime: Runtime) -> None:
+        self._about, self._model, self._runtime = about, model, weakref.ref(runtime)
         self._values = {value.name: value for value in (*model.graph.input, *model.graph.output)}
         self._inputs = {value.name for value in model.graph.input}
         _script.live += 1
 
     def __del__(self) -> None:
         _script.live -= 1
+        _script.disorder += self._runtime() is None
 
     @property
     def num_io_tensors(self) -> int:
