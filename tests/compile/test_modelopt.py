@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -56,6 +58,18 @@ def test_what_it_says_of_a_failure_is_one_line(path: Path) -> None:
     with pytest.raises(CompileError, match=r"^ModelOpt cannot quantize graph visual\.fp32 \(.+\)") as error:
         modelopt.emit(path, [{"samples": np.zeros((1, 3), np.float32)}])
     assert "\n" not in str(error.value)
+
+
+@needs_modelopt
+@pytest.mark.slow
+def test_the_benchmark_puts_both_emitters_side_by_side(bundle_path: Path) -> None:
+    command = [sys.executable, "benchmarks/emitters.py", str(bundle_path), "--graph", "visual", "--json"]
+    ran = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert {"machine", "versions", "command"} <= found.keys()
+    assert list(found["graphs"]) == ["visual"]
+    assert min(value for noise in found["graphs"]["visual"]["sqnr_db"].values() for value in noise.values()) > 20
 
 
 def test_without_the_extra_it_says_what_to_install(path: Path, feed, monkeypatch: pytest.MonkeyPatch) -> None:
