@@ -369,7 +369,7 @@ class Builder:
         _script.built.append(network)
         model = network._model
         assert network._flags == 1 << NetworkDefinitionCreationFlag.STRONGLY_TYPED, "a weakly typed network"
-        assert network._parser is not None and network._parser() is not None, "the parser is gone, and the network's weights with it"
+        assert network._parser is None or network._parser() is not None, "the parser is gone, and the network's weights with it"
         for text in _script.warnings:
             self._logger.log(ILogger.WARNING, text)
         if any(-1 in ITensor(value).shape for value in model.graph.input) and not config._profiles:
