@@ -117,7 +117,7 @@ class _Runner:
 
     def _set_up(self, engine: trt.ICudaEngine, profiler: Any) -> None:
         if self._context is None:
-            raise EngineError("there is no room on the GPU to run it")
+            raise EngineError("there is no room on the GPU to run it; close what else uses the GPU")
         if profiler is not None:
             self._context.profiler = profiler
         for name, array in self._blocks[0].arrays.items():
@@ -287,8 +287,10 @@ class TensorRTEngine:
             raise self._broken("it failed to run", mark)
 
     def _broken(self, what: str, mark: int, error: BaseException | None = None) -> EngineError:
-        """What happened, with what TensorRT said of it."""
+        """What happened ("fact" or "fact; fix"), with what TensorRT said of it."""
         said = [text for severity, text in logger(self._trt).since(mark) if severity == "error"]
         reason = said[-1] if said else line(error) if error else ""
-        because, build = f" ({reason})" if reason else "", f"`sage-edge compile {plans.bundle_name(self._path)} --target tensorrt`"
-        return EngineError(f"{self._path}: {what}{because} with TensorRT {self._trt.__version__}; build it again with {build}")
+        what, _, fix = what.partition("; ")
+        because = f" ({reason})" if reason else ""
+        fix = fix or f"build it again with `sage-edge compile {plans.bundle_name(self._path)} --target tensorrt`"
+        return EngineError(f"{self._path}: {what}{because} with TensorRT {self._trt.__version__}; {fix}")

@@ -289,6 +289,20 @@ def check_a_batch_that_was_not_built_and_types_that_are_not_passed(fake: Fake) -
     assert "only float32 is passed in and out" in refused(lambda: TensorRTEngine(half, 1))
 
 
+def check_no_room_for_a_context_is_a_line(fake: Fake) -> None:
+    plain = standin.ICudaEngine.create_execution_context
+
+    def refuse(self: Any) -> None:
+        plans_logger().log(standin.ILogger.ERROR, "CUDA error 2 allocating\n8-byte buffer")
+
+    standin.ICudaEngine.create_execution_context = refuse
+    try:
+        text = refused(lambda: TensorRTEngine(built(), 1))
+    finally:
+        standin.ICudaEngine.create_execution_context = plain
+    assert "no room on the GPU to run it (CUDA error 2 allocating 8-byte buffer) with TensorRT 10.3.0; close what else uses" in text
+
+
 def check_an_error_that_is_kept_keeps_nothing_of_the_gpu(fake: Fake) -> None:
     with pytest.raises(EngineError) as unopened:
         TensorRTEngine(built(), MOST + 1)
