@@ -101,7 +101,8 @@ def build(path: Path, most: int = MOST) -> bytes:
     log = plans_logger()
     builder = standin.Builder(log)
     network = builder.create_network(1 << standin.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    assert standin.OnnxParser(network, log).parse_from_file(str(path))
+    parser = standin.OnnxParser(network, log)  # it has to stay until the network is built
+    assert parser.parse_from_file(str(path))
     config, profile = builder.create_builder_config(), builder.create_optimization_profile()
     for i in range(network.num_inputs):
         tensor = network.get_input(i)
