@@ -6,6 +6,7 @@ four are therefore used a second time with that condition laid over them.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import tempfile
@@ -22,9 +23,11 @@ from sage_edge.runtime.onnx_file import metadata
 from sage_edge.runtime.progress import Progress
 
 from . import clips
+from . import equalise as equalisation
+from .equalise import Emit, Gain
 from .observe import Feed
 from .offline import Offline
-from .ranges import Found, Ranges, check_method, find
+from .ranges import Ranges, check_method, find
 
 if TYPE_CHECKING:
     from sage_edge.training.data.store import Store
@@ -52,16 +55,42 @@ def calibrate(
     _check(store, chosen, next((metadata(path) for path in graphs.values()), {}))
     if len(chosen.clips) == 1:
         print("warning: ranges from one clip are narrow: what it does not show will be clipped; give more data or --clips", file=sys.stderr)
-    found: dict[str, dict[str, Found]] = {}
+    with _source(graphs, store, chosen, face, f"calibrate {method}", progress) as source:
+        found = {name: find(graphs[name], getattr(source, name), tensors[name], method, source.where) for name in GRAPHS}
+    return Ranges.of(method, chosen, found)
+
+
+def equalise(
+    graphs: Mapping[str, Path],
+    folder: Path,
+    store: Store,
+    chosen: clips.ClipSet,
+    tensors: Mapping[str, Collection[str]],
+    emit: Emit,
+    face: FaceInfo,
+    method: str = "percentile",
+    progress: bool = True,
+) -> dict[str, list[Gain]]:
+    """Write the float `graphs` to GRAPH.onnx in `folder`, with the channels equalised where that pays in 8 bits, as `equalise.equalise` has it.
+
+    `tensors` are those that `emit(path, ranges)` quantizes. Raises as `calibrate` does.
+    """
+    _check(store, chosen, next((metadata(path) for path in graphs.values()), {}))
+    with _source(graphs, store, chosen, face, "equalise", progress) as source:
+        return {
+            name: equalisation.equalise(graphs[name], getattr(source, name), folder / f"{name}.onnx", tensors[name], emit, method, source.where)
+            for name in GRAPHS
+        }
+
+
+@contextlib.contextmanager
+def _source(graphs: Mapping[str, Path], store: Store, chosen: clips.ClipSet, face: FaceInfo, label: str, progress: bool) -> Iterator[_Source]:
     with (
         tempfile.TemporaryDirectory(prefix="sage-features-") as folder,
         Offline({(name, "fp32"): path for name, path in graphs.items()}, face) as offline,
-        Progress(f"calibrate {method}", None, "feeds", stream=None if progress else io.StringIO()) as bar,
+        Progress(label, None, "feeds", stream=None if progress else io.StringIO()) as bar,
     ):
-        source = _Source(store, chosen, offline, Path(folder), bar)
-        for name in GRAPHS:
-            found[name] = find(graphs[name], getattr(source, name), tensors[name], method, source.where)
-    return Ranges.of(method, chosen, found)
+        yield _Source(store, chosen, offline, Path(folder), bar)
 
 
 def _check(store: Store, chosen: clips.ClipSet, facts: Mapping[str, str]) -> None:

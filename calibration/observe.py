@@ -44,13 +44,15 @@ def spans(graph: Path, feeds: Feeds, tensors: Collection[str], where: Where = no
     return {name: (least[name], greatest[name]) for name in tensors}
 
 
-def channel_maxima(graph: Path, feeds: Feeds, axes: Mapping[str, int], where: Where = nowhere) -> dict[str, NDArray[np.float32]]:
-    """Tensor -> float32 [C], the greatest magnitude in each channel over all of `feeds`; `axes` is tensor -> its channel axis, below zero."""
-    found: dict[str, NDArray[np.float32]] = {}
+def channel_spans(
+    graph: Path, feeds: Feeds, axes: Mapping[str, int], where: Where = nowhere
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Tensor -> float32 [C], [C]: least and greatest value of each channel over all of `feeds`; `axes` is tensor -> its channel axis, below zero."""
+    found: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
     for low, high in _extremes(graph, feeds, list(axes), axes, where):
         for name in axes:
-            now = np.maximum(np.abs(low[name]), np.abs(high[name]))
-            found[name] = np.maximum(found[name], now) if name in found else now
+            least, greatest = found.get(name, (low[name], high[name]))
+            found[name] = np.minimum(least, low[name]), np.maximum(greatest, high[name])
     return found
 
 
@@ -81,7 +83,7 @@ def histograms(graph: Path, feeds: Feeds, spans: Spans, where: Where = nowhere) 
     found = {name: Histogram(low, high) for name, (low, high) in spans.items() if low < high}
     if not found:
         return {}
-    for values in _outputs(graph, feeds, list(found), where):
+    for values in outputs(graph, feeds, list(found), where):
         for name, value in values.items():
             found[name].add(value)
     return found
@@ -118,7 +120,7 @@ def _extremes(
             yield low, high
 
 
-def _outputs(graph: Path, feeds: Feeds, tensors: Collection[str], where: Where) -> Iterator[dict[str, NDArray[np.float32]]]:
+def outputs(graph: Path, feeds: Feeds, tensors: Collection[str], where: Where = nowhere) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Of each feed the whole `tensors`."""
     wanted = set(tensors)
     with _Session(graph, wanted, lambda model: [name for name in _names(model) if name in wanted]) as session:

@@ -61,6 +61,8 @@ class Ranges:
     """The clips they were found on; None in files of version 0.1."""
     search: Mapping[str, Any] | None = None
     """What `calibrate --search` found, plain JSON."""
+    equalised: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    """graph name -> tensor name -> log2 of the factors of its channels: the ranges hold for the graph after `equalise.apply` of these."""
 
     @classmethod
     def of(cls, method: str, chosen: ClipSet, found: Mapping[str, Mapping[str, Found]]) -> Ranges:
@@ -78,6 +80,8 @@ class Ranges:
         parts = [f'{{"method": {json.dumps(self.method)}, "set_sha256": {json.dumps(self.set_sha256)}, "clips": {self.clips}']
         if self.clip_set:
             parts.append(f'"set": {_by_line(asdict(self.clip_set))}')
+        if self.equalised:
+            parts.append(f'"equalised": {_by_line(self.equalised)}')
         if self.search is not None:
             parts.append(f'"search": {_by_line(self.search)}')
         tables = []
@@ -105,7 +109,8 @@ class Ranges:
             search = raw.get("search")
             if search is not None and not isinstance(search, dict):
                 raise TypeError("its search is no table")
-            ranges = cls(method, str(raw["set_sha256"]), int(raw["clips"]), graphs, methods, clip_set, search)
+            equalised = {str(g): {str(t): [int(e) for e in row] for t, row in places.items()} for g, places in raw.get("equalised", {}).items()}
+            ranges = cls(method, str(raw["set_sha256"]), int(raw["clips"]), graphs, methods, clip_set, search, equalised)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise CompileError(f"{path} is no ranges file ({type(error).__name__}: {error}); write one with `sage-edge calibrate`") from error
         if clip_set and clip_set.sha256 != ranges.set_sha256:
@@ -114,11 +119,16 @@ class Ranges:
 
 
 def _by_line(value: Mapping[str, Any]) -> str:
-    """JSON of `value`, sorted, with a line for each key and for each item of a list in it."""
+    """JSON of `value`, sorted, with a line for each key and for each item of a list or table in it."""
     rows = []
     for key, item in sorted(value.items()):
-        items = ",\n".join(f"  {json.dumps(each, sort_keys=True)}" for each in item) if isinstance(item, (list, tuple)) else ""
-        rows.append(f" {json.dumps(key)}: " + (f"[\n{items}\n ]" if items else json.dumps(item, sort_keys=True)))
+        if item and isinstance(item, (list, tuple)):
+            text = "[\n" + ",\n".join(f"  {json.dumps(each, sort_keys=True)}" for each in item) + "\n ]"
+        elif item and isinstance(item, dict):
+            text = "{\n" + ",\n".join(f"  {json.dumps(name)}: {json.dumps(each, sort_keys=True)}" for name, each in sorted(item.items())) + "\n }"
+        else:
+            text = json.dumps(item)
+        rows.append(f" {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(rows) + "\n}"
 
 

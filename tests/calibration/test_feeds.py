@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from sage_edge.calibration import clips
-from sage_edge.calibration.feeds import calibrate
+from sage_edge.calibration.feeds import calibrate, equalise
 from sage_edge.calibration.ranges import AUTO, Ranges
 from sage_edge.compile import quantize_cpu
 from sage_edge.runtime.bundle import FaceInfo
@@ -172,3 +172,13 @@ def test_the_file_holds_the_clips_and_how_each_range_was_found(graphs: dict[str,
     for graph, tensors in again.graphs.items():
         assert {again.method_of(graph, name) for name in tensors} <= {"minmax", "entropy", "percentile", "mse"}
         assert all(bounds == pytest.approx(found.graphs[graph][name]) for name, bounds in tensors.items())
+
+
+def test_graphs_are_equalised_on_the_same_clips(graphs: dict[str, Path], tmp_path: Path) -> None:
+    store = store_of(trial("a"), trial("bb"))
+    chosen = clips.pick(store, 8, length=WINDOW)
+    tensors = {name: quantize_cpu.tensors(onnx.load(path), ()) for name, path in graphs.items()}
+    gains = equalise(graphs, tmp_path, store, chosen, tensors, lambda path, found: quantize_cpu.emit(path, found, ()), FACE, progress=False)
+    assert gains == {"visual": [], "audio": [], "fusion": []}, "these have no place for it"
+    for name, path in graphs.items():
+        assert onnx.load(tmp_path / f"{name}.onnx") == onnx.load(path)
