@@ -114,6 +114,16 @@ def test_norms_are_folded_and_weight_norms_are_gone(exported) -> None:
         assert [name.rpartition(".")[2] for name in node.input[1:]] == ["weight", "bias"], "scale and shift are in the node"
 
 
+def test_the_positional_kernel_is_odd_and_its_padding_symmetric(exported) -> None:
+    model, graphs = exported
+    (node,) = (node for node in graphs["audio"].graph.node if node.op_type == "Conv" and "pos_conv" in node.name)
+    weight = numpy_helper.to_array(weights_of(graphs["audio"])[node.input[1]])
+    taps = model.preset.wavlm_pos_kernel
+    assert weight.shape[-1] == taps + (taps % 2 == 0)
+    assert not weight[..., taps:].any()
+    assert next(list(item.ints) for item in node.attribute if item.name == "pads") == [0, taps // 2, 0, taps // 2]
+
+
 def test_equal_weights_of_two_modules_stay_two_tensors(exported) -> None:
     model, graphs = exported
     for graph in graphs.values():
