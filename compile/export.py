@@ -37,8 +37,8 @@ OPSET = 20
 PARITY = 1e-5
 """Greatest difference to torch, relative to the tensor's greatest magnitude (absolute for estimates, whose range is 1).
 
-torch computes it in float64, so that its own rounding is not taken for the graph's: the softmax over time multiplies rounding by the size of its
-logits (22 in a new `base`, where torch in float32 is off by up to 6e-6 itself)."""
+Of the fusion torch computes in float64, so that its own rounding is not taken for the graph's: the softmax over time multiplies rounding by the
+size of its logits (22 in a new `base`, where torch in float32 is off by up to 6e-6 itself)."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def export(model: SAGE, meta: Mapping[str, Any], out: Path, pattern: str = "{gra
             audio = model.audio(0.1 * noise(n, samples))
         return {"visual": visual, "audio": audio, "visual_mask": masks[0], "audio_mask": masks[1]}
 
+    originals["fusion"].double()
     model.eval()
     with torch.no_grad():
         weighs = model.fusion(*fusion_inputs(1).values()).modality is not None
@@ -130,7 +131,7 @@ def export(model: SAGE, meta: Mapping[str, Any], out: Path, pattern: str = "{gra
     paths = {}
     for name, (module, inputs, names) in plan.items():
         paths[name] = out / pattern.format(graph=name)
-        export_graph(module, inputs, names, paths[name], {**props, "graph": name}, originals.pop(name).double())
+        export_graph(module, inputs, names, paths[name], {**props, "graph": name}, originals[name])
         done(name)
     return paths
 
