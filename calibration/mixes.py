@@ -39,6 +39,8 @@ Emit = Callable[[Path, GraphRanges, Collection[str]], Any]
 """(float32 graph, its ranges, groups to leave in float) -> onnx.ModelProto."""
 _KEPT = 4
 """Mixes of a graph whose outputs are kept: float, all in INT8, and those of the mix at hand and the one before."""
+_FILES = 2
+"""Files of mixes of a graph that are kept beside float and all in INT8."""
 _ROUNDS, _BUDGET_S, _LEAST_S = (7, 101), 1.5, 2e-3
 """Least and most rounds of a timing, seconds for all of them where the least allows it, and for one engine in one round."""
 
@@ -76,7 +78,7 @@ class Bench:
 
     `graphs` are the float32 files; `groups` the names of what is tried in INT8, by graph, and `pinned` of what is float in every mix;
     `ranges` must cover every tensor that `emit` quantizes when only the pinned stay in float. Emitted graphs lie in `folder` while they are
-    in use. `window` and `hop` are in ticks.
+    in use. `window` and `hop` are in ticks. `timed=False` measures no time, for graphs that are made to run elsewhere.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Bench:
         folder: Path,
         pinned: Collection[str] = (),
         threads: int | None = None,
+        timed: bool = True,
     ) -> None:
         self.groups, self.trials, self.window, self.hop = groups, trials, window, hop
         self.threads = default_threads() if threads is None else threads
@@ -103,8 +106,8 @@ class Bench:
         self._ratios: dict[Part, float] = {}
         self._float_estimates = self._predict(Variant())
         self.float_ccc = score(self._float_estimates, trials)
-        self.float_ms = {graph: self._hop_ms(graph, statistics.median(_turns([self._engine(graph, FLOAT)])[:, 0])) for graph in GRAPHS}
-        """graph -> milliseconds per hop (as many faces as a hop has ticks, one window of sound, one fusion)."""
+        self.float_ms = {graph: self._hop_ms(graph, statistics.median(_turns([self._engine(graph, FLOAT)])[:, 0])) for graph in GRAPHS if timed}
+        """graph -> milliseconds per hop (as many faces as a hop has ticks, one window of sound, one fusion); empty where no time is measured."""
 
     @property
     def windows(self) -> int:
@@ -132,8 +135,10 @@ class Bench:
             {name: self.float_ccc[name] - ccc[name] for name in DIMENSIONS},
         )
 
-    def gains(self, graph: str, group: str) -> tuple[Gain, Gain]:
-        """What `group` of `graph` saves in INT8, by itself (all others float) and in company (all others INT8)."""
+    def gains(self, graph: str, group: str) -> tuple[Gain, Gain] | tuple[None, None]:
+        """What `group` of `graph` saves in INT8, by itself (all others float) and in company (all others INT8); None where no time is measured."""
+        if graph not in self.float_ms:
+            return None, None
         names = [self._name(graph, mix) for mix in (self.every, self.every - {group}, (), {group})]
         with contextlib.ExitStack() as stack:
             stack.callback(self._offline.release)
@@ -220,9 +225,9 @@ class _Kept(Offline):
 
     def path(self, part: Part) -> Path:
         """The file of a mix, written where there is none."""
-        if part not in self._paths:
-            self._paths[part] = self._write(part)
-        return self._paths[part]
+        path = self._paths.pop(part) if part in self._paths else self._write(part)
+        self._paths[part] = path  # what was used last comes last
+        return path
 
     def visual_dim(self, precision: str) -> int:
         if self._visual_dim is None:
@@ -256,12 +261,15 @@ class _Kept(Offline):
         return float(10 * np.log10(signal / noise)) if noise > 0 and signal > 0 else None
 
     def release(self) -> None:
-        """Close engines and remove files of mixes; the fusion of float and of all in INT8 will be asked for again soon."""
-        soon = [("fusion", FLOAT), ("fusion", INT8)]
-        for part in [part for part in self._engines if part not in soon]:
+        """Close engines, and remove files of mixes but the last of each graph: a sweep asks for the quality of two mixes, then for their times.
+
+        The fusion of float and of all in INT8 will be asked for again soon.
+        """
+        for part in [part for part in self._engines if part not in (("fusion", FLOAT), ("fusion", INT8))]:
             self._engines.pop(part).close()
-        for part in [part for part in self._paths if part[1] != FLOAT and part not in soon]:
-            self._paths.pop(part).unlink()
+        for graph in GRAPHS:
+            for part in [part for part in self._paths if part[0] == graph and part[1] not in (FLOAT, INT8)][:-_FILES]:
+                self._paths.pop(part).unlink()
 
     def _once(self, part: Part, inputs: Sequence[NDArray[Any]], compute: Callable[[], NDArray[np.float32]]) -> NDArray[np.float32]:
         kept = self._kept.setdefault(part, {})

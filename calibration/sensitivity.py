@@ -27,9 +27,9 @@ class Row:
     """It in float, all others in INT8."""
     alone_int8: Quality
     """It in INT8, all others in float."""
-    gain_alone: Gain
-    """What INT8 saves when all others are float."""
-    gain_company: Gain
+    gain_alone: Gain | None
+    """What INT8 saves when all others are float; None where no time was measured."""
+    gain_company: Gain | None
     """What INT8 saves when all others are INT8: no Q/DQ at its borders."""
 
     @property
@@ -39,8 +39,14 @@ class Row:
 
     @property
     def gain_ms(self) -> float:
-        """Milliseconds per hop that INT8 saves, in company or alone, where it saves any with certainty; else 0."""
-        return max((gain.ms for gain in (self.gain_alone, self.gain_company) if gain.ms > 0 and gain.faster >= SURE), default=0.0)
+        """Milliseconds per hop that INT8 saves, in company or alone, where it saves any with certainty; else 0.
+
+        1 where no time was measured: every group is worth the same.
+        """
+        gains = [gain for gain in (self.gain_alone, self.gain_company) if gain is not None]
+        if not gains:
+            return 1.0
+        return max((gain.ms for gain in gains if gain.ms > 0 and gain.faster >= SURE), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Table:
     rows: tuple[Row, ...]
     all_int8: Quality
     float_ms: dict[str, float]
-    """graph -> milliseconds per hop."""
+    """graph -> milliseconds per hop; empty where no time was measured."""
 
 
 def sweep(bench: Bench, progress: bool = True) -> Table:

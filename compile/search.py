@@ -33,7 +33,7 @@ from sage_edge.runtime.files import atomic_file
 from sage_edge.runtime.progress import Progress
 
 from . import quantize_cpu
-from .calibrated import calibrate_graphs, export_graphs, face_info
+from .calibrated import EMITTERS, calibrate_graphs, export_graphs, face_info
 from .facts import HOP
 from .groups import check_groups, groups
 
@@ -127,7 +127,7 @@ def search_checkpoint(
     validation(store, rate_hz=model.preset.rate_hz)
     with tempfile.TemporaryDirectory(prefix="sage-export-") as folder:
         paths = export_graphs(model, meta, Path(folder), "{graph}.onnx", progress)
-        chosen, ranges = calibrate_graphs(paths, model.preset, store, method, count, (), progress)
+        chosen, ranges = calibrate_graphs(paths, model.preset, store, method, count, dict.fromkeys(EMITTERS, ()), progress)
         found = search(paths, ranges.graphs, store, model.preset, max_drop, windows=windows, progress=progress)
     return chosen, dataclasses.replace(ranges, search=found.to_dict())
 
@@ -143,13 +143,15 @@ def search(
     emit: mixes.Emit = quantize_cpu.emit,
     precision: str = quantize_cpu.PRECISION,
     windows: int = mixes.WINDOWS,
+    timed: bool = True,
     progress: bool = True,
 ) -> Search:
     """The fastest mix of the float32 `graphs` (graph name -> path) that loses at most `max_drop` CCC on valence and on arousal.
 
     CCC is under `overlap` on `windows` windows of the validation videos in `store`. `ranges` (graph -> tensor -> (low, high)) cover what `emit`
-    quantizes; of all groups only `candidates` may go to INT8. Raises UsageError for a drop or a group that cannot be, DataError for a store
-    without validation videos, CompileError where a range is missing.
+    quantizes; of all groups only `candidates` may go to INT8. `timed=False` is for graphs that are made to run elsewhere, such as the float32
+    twins of `int8-trt`: every group is worth the same then, and few go back to float. Raises UsageError for a drop or a group that cannot be,
+    DataError for a store without validation videos, CompileError where a range is missing.
     """
     from sage_edge.training.data.windows import STRIDE
 
@@ -160,12 +162,13 @@ def search(
     check_groups(tried, every)
     videos = validation(store, rate_hz=preset.rate_hz)
     trials = mixes.stretches(videos, preset.window, min(STRIDE, preset.window), windows)
+    hop, face = min(HOP, preset.window), face_info(preset)
     start_s = time.monotonic()
     pinned = sorted(every - tried)
     held = {graph: [group for group in names if group in tried] for graph, names in held.items()}
     with (
         tempfile.TemporaryDirectory(prefix="sage-mixes-") as folder,
-        Bench(graphs, held, ranges, emit, face_info(preset), trials, preset.window, min(HOP, preset.window), Path(folder), pinned) as bench,
+        Bench(graphs, held, ranges, emit, face, trials, preset.window, hop, Path(folder), pinned, timed=timed) as bench,
     ):
         table = sweep(bench, progress)
         with Progress("search", None, "mixes", shown=progress) as bar:
@@ -173,7 +176,8 @@ def search(
             def measure(float_groups: Collection[str], why: str) -> Mix:
                 names = tuple(sorted({*float_groups, *pinned}))
                 mix = Mix(why, names, bench.quality(float_groups), bench.hop_ms(float_groups))
-                bar.step(note=f"drop {mix.quality.worst_drop:+.4f}, {mix.total_ms:.1f} ms per hop")
+                speed = f", {mix.total_ms:.1f} ms per hop" if timed else ""
+                bar.step(note=f"drop {mix.quality.worst_drop:+.4f}{speed}")
                 return mix
 
             chosen, steps = choose(table, measure, max_drop)
@@ -183,7 +187,7 @@ def search(
             "store_digest": store.digest,
             "windows": bench.windows,
             "window": preset.window,
-            "hop": bench.hop,
+            "hop": hop,
             "videos": {trial.name: trial.n_ticks for trial in trials},
             "threads": bench.threads,
             "machine": machine.machine(),
@@ -222,9 +226,9 @@ def choose(table: Table, measure: Measure, max_drop: float) -> tuple[Mix, list[M
         now = tried(left, f"{row.group} in float: most harm per millisecond")
     for group in sorted(back[:-1], key=lambda group: (-gain_ms[group], group)):
         again = tried(left - {group}, f"{group} in INT8 again")
-        if again.quality.worst_drop <= max_drop and again.total_ms < now.total_ms:
+        if again.quality.worst_drop <= max_drop and again.total_ms <= now.total_ms:
             left, now = left - {group}, again
-    for graph in sorted({row.graph for row in rows}):
+    for graph in table.float_ms:
         names = {row.group for row in rows if row.graph == graph}
         if not names <= left and now.hop_ms[graph] >= table.float_ms[graph]:
             again = tried(left | names, f"all of {graph} in float: its mix is no faster")
@@ -246,18 +250,18 @@ def report(found: Mapping[str, Any]) -> list[str]:
         left, alone = row["left_float"], row["alone_int8"]
         decibels = [_decibels(quality["sqnr_db"][row["graph"]]) for quality in (left, alone)]
         drops = [f"{max(quality['drop'].values()):+.4f}" for quality in (left, alone)]
-        gains = max(row["gain_alone"]["ms"], row["gain_company"]["ms"])
         mix = "float" if row["group"] in found["float_groups"] else "INT8"
-        saves = f"{gains:.2f}" if row["gain_ms"] else "no"
+        saves = "not timed" if row["gain_company"] is None else f"{row['gain_ms']:.2f}" if row["gain_ms"] else "no"
         lines.append(f"{row['group']:<24}{decibels[0]:>18}{decibels[1]:>12}{drops[0]:>20}{drops[1]:>12}{saves:>14}  {mix}")
     whole, mix = found["all_int8"], found["chosen"]
     decibels = [f"{graph} {_decibels(value)}" for graph, value in whole["sqnr_db"].items()]
     lines.append(f"{'all in INT8':<24}CCC drop {max(whole['drop'].values()):+.4f}, SQNR {', '.join(decibels)} dB")
-    before, after = (sum(times.values()) for times in (found["float_hop_ms"], mix["hop_ms"]))
     drop = max(mix["quality"]["drop"].values())
-    lines.append(
-        f"{'chosen':<24}CCC drop {drop:+.4f} of {found['max_drop']:g}, {after:.1f} ms per hop instead of {before:.1f} ({before / after:.2f}x)"
-    )
+    speed = ""
+    if found["float_hop_ms"]:
+        before, after = (sum(times.values()) for times in (found["float_hop_ms"], mix["hop_ms"]))
+        speed = f", {after:.1f} ms per hop instead of {before:.1f} ({before / after:.2f}x)"
+    lines.append(f"{'chosen':<24}CCC drop {drop:+.4f} of {found['max_drop']:g}{speed}")
     lines.append(f"float: {', '.join(found['float_groups']) or 'nothing'}")
     lines.append(
         f"measured on {found['windows']} windows of {len(found['videos'])} videos ({found['protocol']}), {len(found['steps'])} mixes tried, "

@@ -2,8 +2,9 @@
 
     plot(ranges.search, Path("ranges.svg"))          # what `Search.to_dict` gave; .png too
 
-Panels: decibels that the graph's output gains when the group alone stays in float; CCC that the group alone costs in INT8, the worse of valence and
-arousal; milliseconds per hop that INT8 saves, in company of others in INT8 and alone. A hollow bar is a group that the chosen mix leaves in float.
+Panels: decibels that the graph's output gains when the group alone stays in float; CCC that the group alone costs in INT8, the worse of
+valence and arousal; milliseconds per hop that INT8 saves, in company of others in INT8 and alone, where time was measured. A hollow bar is a
+group that the chosen mix leaves in float.
 """
 
 from __future__ import annotations
@@ -45,21 +46,23 @@ def figure(found: Mapping[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
     rows = found["rows"]
-    drawn = Figure(figsize=(12.5, _FRAME + _LINE * len(rows)), layout="constrained")
-    decibels, ccc, time = drawn.subplots(1, 3, sharey=True, width_ratios=(3, 3, 3))
+    drawn = Figure(figsize=(12.5, _FRAME + _LINE * max(len(rows), 5)), layout="constrained")
+    timed = bool(found["float_hop_ms"])
+    decibels, ccc, *times = panels = drawn.subplots(1, 3 if timed else 2, sharey=True)
     _bars(decibels, found, [_gained_db(found, row) for row in rows], "+.1f")
     decibels.set_title("signal to noise gained in float, dB", fontsize=10, loc="left")
     _bars(ccc, found, [max(row["alone_int8"]["drop"].values()) for row in rows], "+.4f")
     ccc.set_title("CCC lost alone in INT8", fontsize=10, loc="left")
     ccc.axvline(found["max_drop"], color="#b91c1c", lw=1.0, ls=":")
     ccc.annotate("allowed", (found["max_drop"], 0), xycoords=("data", "axes fraction"), xytext=(3, 3), textcoords="offset points", **SMALL)
-    alone = [row["gain_alone"]["ms"] for row in rows]
-    _bars(time, found, [row["gain_company"]["ms"] for row in rows], "+.2f", alone)
-    time.plot(alone, range(len(rows)), "|", color="#111827", ms=8, mew=1.6)
-    time.set_title("saved by INT8, ms per hop", fontsize=10, loc="left")
+    for time in times:
+        alone = [row["gain_alone"]["ms"] for row in rows]
+        _bars(time, found, [row["gain_company"]["ms"] for row in rows], "+.2f", alone)
+        time.plot(alone, range(len(rows)), "|", color="#111827", ms=8, mew=1.6)
+        time.set_title("saved by INT8, ms per hop", fontsize=10, loc="left")
     decibels.set_yticks(range(len(rows)), [row["group"] for row in rows], fontsize=8.5)
     decibels.set_ylim(len(rows) - 0.4, -0.6)
-    for axes in (decibels, ccc, time):
+    for axes in panels:
         axes.axvline(0, color="#374151", lw=0.8)
         axes.tick_params(axis="x", labelsize=8)
         axes.tick_params(axis="y", length=0)
@@ -67,7 +70,7 @@ def figure(found: Mapping[str, Any]) -> Any:
         axes.set_axisbelow(True)
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
-    drawn.legend(handles=_legend(), loc="outside lower left", ncols=6, fontsize=8.5, frameon=False)
+    drawn.legend(handles=_legend(timed), loc="outside lower left", ncols=6, fontsize=8.5, frameon=False)
     drawn.suptitle(_title(found), x=0.01, ha="left", fontsize=11)
     return drawn
 
@@ -91,21 +94,24 @@ def _gained_db(found: Mapping[str, Any], row: Mapping[str, Any]) -> float:
     return 0.0 if whole is None or left is None else float(left - whole)
 
 
-def _legend() -> list[Any]:
+def _legend(timed: bool) -> list[Any]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     graphs = [Patch(facecolor=colour, edgecolor=colour, label=f"{graph}, INT8 in the mix") for graph, colour in COLOURS.items()]
     hollow = Patch(facecolor="white", edgecolor="#374151", label="float in the mix")
-    return [*graphs, hollow, Line2D([], [], marker="|", color="#111827", lw=0, ms=8, mew=1.6, label="saved when all others are float")]
+    alone = Line2D([], [], marker="|", color="#111827", lw=0, ms=8, mew=1.6, label="saved when all others are float")
+    return [*graphs, hollow, *([alone] if timed else [])]
 
 
 def _title(found: Mapping[str, Any]) -> str:
-    before, after = (sum(times.values()) for times in (found["float_hop_ms"], found["chosen"]["hop_ms"]))
     drop = max(found["chosen"]["quality"]["drop"].values())
     whole = max(found["all_int8"]["drop"].values())
+    speed = ""
+    if found["float_hop_ms"]:
+        before, after = (sum(times.values()) for times in (found["float_hop_ms"], found["chosen"]["hop_ms"]))
+        speed = f" and takes {after:.1f} ms per hop, float takes {before:.1f} ms"
     return (
-        f"{found['precision']}: the mix loses {drop:+.4f} CCC and takes {after:.1f} ms per hop, float takes {before:.1f} ms, "
-        f"all INT8 loses {whole:+.4f}\n"
+        f"{found['precision']}: the mix loses {drop:+.4f} CCC{speed}; all INT8 loses {whole:+.4f}\n"
         f"{found['windows']} windows of {len(found['videos'])} videos, {found['threads']} threads, {found['machine']['cpu']}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import tempfile
 from collections.abc import Collection, Iterator
@@ -13,15 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sage_edge.calibration import mixes
+from sage_edge.calibration import clips, mixes
 from sage_edge.calibration.evaluation import Variant, overlap, score, validation
+from sage_edge.calibration.feeds import calibrate
 from sage_edge.calibration.mixes import Bench, Gain, Quality
 from sage_edge.calibration.offline import Offline
 from sage_edge.calibration.ranges import GraphRanges, Ranges
 from sage_edge.calibration.sensitivity import Row, Table
 from sage_edge.cli.main import main
-from sage_edge.compile import quantize_cpu, search
-from sage_edge.compile.calibrated import calibrate_graphs, face_info
+from sage_edge.compile import quantize_cpu, quantize_trt, search
+from sage_edge.compile.calibrated import EMITTERS, calibrate_graphs, face_info
 from sage_edge.compile.groups import groups
 from sage_edge.compile.search import WORTH, Mix, choose
 from sage_edge.runtime.errors import DataError, UsageError
@@ -49,7 +51,7 @@ def graphs(bundle_path: Path) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def ranges(graphs, model, store_path: Path) -> Ranges:
     """Of every group."""
-    return calibrate_graphs(graphs, model.preset, Store.open(store_path), "minmax", 4, (), False)[1]
+    return calibrate_graphs(graphs, model.preset, Store.open(store_path), "minmax", 4, dict.fromkeys(EMITTERS, ()), False)[1]
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +124,17 @@ def test_an_encoder_that_did_not_change_is_not_run_again(bench: Bench, monkeypat
         assert ran.count("sound") in (0, bench.windows)
 
 
-def test_emitted_graphs_are_gone_when_they_are_measured(bench: Bench, tmp_path: Path) -> None:
-    bench.quality({"visual.stem", "audio.projection"})
-    bench.gains("audio", "audio.attention.0")
-    bench.hop_ms({"visual.stem"})
-    assert {path.name.split(".")[0] for path in tmp_path.iterdir()} <= {"fusion"}
-    assert len(list(tmp_path.iterdir())) <= 1
+def test_few_emitted_graphs_lie_about_and_none_is_emitted_twice_for_its_time(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    emitted: list[str] = []
+    write = Bench._write
+    monkeypatch.setattr(bench._offline, "_write", lambda part: (emitted.append(" ".join(part)), write(bench, part))[1])
+    for group in bench.groups["audio"][:3]:
+        bench.quality({group})
+        bench.quality(bench.every - {group})
+        bench.gains("audio", group)
+        assert sum(path.name.startswith("audio") for path in tmp_path.iterdir()) <= 3
+    assert len(emitted) == len({*emitted})
+    assert sum(name.startswith("audio") for name in emitted) == 7
 
 
 def test_every_group_has_a_row_and_the_file_tells_it_all_again(found: search.Search, graphs) -> None:
@@ -163,6 +170,22 @@ def test_the_mix_keeps_the_ccc_it_promises_on_the_measured_windows(found: search
     lines = search.report(found.to_dict())
     assert lines[1].startswith(found.table.rows[0].group)
     assert any("2 windows of 2 videos" in line for line in lines)
+
+
+def test_int8_trt_is_searched_on_its_float32_twin_without_times(graphs, model, store_path: Path) -> None:
+    store, some = Store.open(store_path), ("visual.layer2", "fusion.head", "audio.conv_stack")
+    tensors = {name: quantize_trt.tensors(onnx.load(path), ()) for name, path in graphs.items()}
+    chosen = clips.pick(store, 2, length=model.preset.window)
+    ranges = calibrate(graphs, store, chosen, tensors, face_info(model.preset), "minmax", progress=False).graphs
+    twin = functools.partial(quantize_trt.emit, half=False)
+    found = search.search(
+        graphs, ranges, store, model.preset, 0.5, candidates=some, emit=twin, precision="int8-trt", windows=1, timed=False, progress=False
+    )
+    assert {row.group for row in found.table.rows} == {*some}
+    assert all(row.harm > 0 for row in found.table.rows)
+    assert found.table.float_ms == found.chosen.hop_ms == {}
+    assert not {*some} & {*found.chosen.float_groups}, "nothing is left float for the time"
+    assert "not timed" in search.report(json.loads(json.dumps(found.to_dict())))[1]
 
 
 # worlds of known costs, for the search itself
@@ -275,19 +298,9 @@ def test_an_interrupt_leaves_nothing(graphs, ranges, model, store_path: Path, tm
 def test_the_verb_writes_ranges_and_a_picture_beside_them_or_nothing(
     checkpoint_path: Path, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(mixes, "WINDOWS", 1)
-    command = [
-        "calibrate",
-        str(checkpoint_path),
-        "--data",
-        str(store_path),
-        "--out",
-        str(tmp_path / "ranges.json"),
-        "--method",
-        "minmax",
-        "--clips",
-        "2",
-    ]
+    monkeypatch.setattr(search, "search", functools.partial(search.search, candidates=["fusion.head", "visual.stem"]))
+    command = ["calibrate", str(checkpoint_path), "--data", str(store_path), "--out", str(tmp_path / "ranges.json")]
+    command += ["--method", "minmax", "--clips", "2"]
     assert main([*command, "--max-drop", "0.1"]) == 2
     assert "give --search" in capsys.readouterr().err
     assert main([*command, "--search", "--max-drop", "-1"]) == 2

@@ -13,7 +13,7 @@ from sage_edge.runtime.errors import UsageError
 pytest.importorskip("matplotlib")
 
 
-def example(groups: int = 46) -> dict:
+def example(groups: int = 46, timed: bool = True) -> dict:
     """A search over as many groups as `base` has, with a gain below zero and a graph that one group makes exact."""
 
     def quality(drop: float, decibels: float | None) -> dict:
@@ -25,8 +25,8 @@ def example(groups: int = 46) -> dict:
             "graph": graph,
             "left_float": quality(0.02, None if i == 3 else 10 + 20 / (i + 1)),
             "alone_int8": quality(0.02 / (i + 1), 40.0),
-            "gain_alone": {"ms": 3.0 - i / 5, "faster": 1.0},
-            "gain_company": {"ms": 4.0 - i / 10, "faster": 1.0},
+            "gain_alone": {"ms": 3.0 - i / 5, "faster": 1.0} if timed else None,
+            "gain_company": {"ms": 4.0 - i / 10, "faster": 1.0} if timed else None,
             "gain_ms": max(4.0 - i / 10, 0.0),
         }
         for i in range(groups)
@@ -40,7 +40,7 @@ def example(groups: int = 46) -> dict:
         "rows": rows,
         "all_int8": quality(0.03, 10.0),
         "chosen": {"quality": quality(0.001, 30.0), "hop_ms": {name: ms / 2 for name, ms in times.items()}},
-        "float_hop_ms": times,
+        "float_hop_ms": times if timed else {},
         "windows": 24,
         "videos": {"a": 500},
         "threads": 2,
@@ -48,9 +48,11 @@ def example(groups: int = 46) -> dict:
     }
 
 
-def test_every_group_is_named_once_and_has_a_bar_in_each_panel() -> None:
-    search = example()
+@pytest.mark.parametrize("timed", [True, False])
+def test_every_group_is_named_once_and_has_a_bar_in_each_panel(timed: bool) -> None:
+    search = example(timed=timed)
     panels = figure(search).axes
+    assert len(panels) == 2 + timed
     assert [label.get_text() for label in panels[0].get_yticklabels()] == [row["group"] for row in search["rows"]]
     for panel in panels:
         bars = [patch for patch in panel.patches if patch.get_height() < 1]
