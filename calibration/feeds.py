@@ -57,6 +57,13 @@ def calibrate(
         print("warning: ranges from one clip are narrow: what it does not show will be clipped; give more data or --clips", file=sys.stderr)
     with _source(graphs, store, chosen, face, f"calibrate {method}", progress) as source:
         found = {name: find(graphs[name], getattr(source, name), tensors[name], method, source.where) for name in GRAPHS}
+    for graph, each in found.items():
+        if still := [name for name, (low, high, _) in each.items() if low == high]:
+            print(
+                f"warning: {graph}: {len(still)} of {len(each)} tensors never change on the calibration clips, first {still[0]!r}; "
+                "8 bits will not do for other input, give data with more in it",
+                file=sys.stderr,
+            )
     return Ranges.of(method, chosen, found)
 
 

@@ -119,3 +119,49 @@ def test_a_corpus_without_faces_cannot_calibrate(store_path: Path, tmp_path: Pat
     assert {clip.why for clip in chosen.clips} == {"person", "silence"}
     with pytest.raises(CompileError, match="shows a face"):
         calibrate({"visual": tmp_path / "visual.onnx"}, store, chosen, {"visual": ["faces"]}, face, "minmax", progress=False)
+
+
+@pytest.mark.parametrize("count", [3, 5, 8, 16])
+def test_from_three_clips_on_there_is_silence_and_a_missing_face(store_path: Path, count: int) -> None:
+    chosen = clips.pick(Store.open(store_path), count=count, length=LENGTH)
+    why = [clip.why for clip in chosen.clips]
+    assert len(why) == count
+    assert {"person", "no-face", "silence"} == set(why)
+    assert why.count("no-face") == 1, "there is one in the store"
+    assert why.count("silence") == max(count // 8, 1)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_and_two_clips_are_of_people(store_path: Path, count: int) -> None:
+    chosen = clips.pick(Store.open(store_path), count=count, length=LENGTH)
+    assert [clip.why for clip in chosen.clips] == ["person"] * count
+    assert len({clip.trial for clip in chosen.clips}) == count
+
+
+def test_every_window_is_looked_at_for_a_missing_face(store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips, "_LOOK_AT", 2)
+    assert "no-face" in {clip.why for clip in clips.pick(Store.open(store_path), count=8, length=LENGTH).clips}
+
+
+def test_stretches_are_of_as_many_people_as_have_some(store_path: Path, tmp_path: Path) -> None:
+    """One person lacks a face in every window, another once: both are in."""
+    import shutil
+
+    shutil.copytree(store_path, tmp_path / "store")
+    entries = [e for e in json.loads((tmp_path / "store" / "index.json").read_text())["trials"] if e["split"] == "train"]
+    faces = np.load(tmp_path / "store" / "frames" / "frame_face.npy", mmap_mode="r+")
+    for start in range(0, entries[2]["counts"]["frames"], 20):
+        faces[entries[2]["first_row"] + start : entries[2]["first_row"] + start + 19] = -1
+    store = Store.open(tmp_path / "store")
+    faceless = [clip for clip in clips.pick(store, count=16, length=LENGTH).clips if clip.why == "no-face"]
+    assert {clip.trial for clip in faceless} == {entries[0]["name"], entries[2]["name"]}
+
+
+def test_silence_is_recorded_silence(store_path: Path) -> None:
+    """What lies in front of a clip is no sound: a window that reaches there is not more silent for it."""
+    store = Store.open(store_path)
+    chosen = clips.pick(store, count=3, length=150)
+    silent = next(clip for clip in chosen.clips if clip.why == "silence")
+    trials = {trial.name: trial for trial in store.trials("train")}
+    recorded = trials[silent.trial].samples(0, len(trials[silent.trial].audio))
+    assert (np.convolve(np.abs(recorded[::100]), np.ones(160), "valid") == 0).any(), "one second of zeros"

@@ -102,10 +102,13 @@ def ranges_of(graphs: dict[str, Path], store: SimpleNamespace, length: int = WIN
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse", AUTO])
-def test_constant_faces_and_silent_sound_give_usable_graphs(graphs: dict[str, Path], tmp_path: Path, method: str) -> None:
+def test_constant_faces_and_silent_sound_give_usable_graphs(graphs: dict[str, Path], method: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = ranges_of(graphs, store_of(trial("a", 0.0, 90), trial("bb", 0.0, 90)), method=method)
     low, high = found.graphs["visual"]["faces"]
     assert low == high != 0
+    shown = capsys.readouterr().err.splitlines()
+    assert "warning: visual: 1 of 4 tensors never change on the calibration clips, first 'faces'" in shown[0]
+    assert "warning: audio: 1 of 1 tensors never change" in shown[1]
     assert found.graphs["audio"]["rows"] == (0, 0)
     for graph, path in graphs.items():
         emitted = quantize_cpu.emit(path, found.graphs[graph], ())
