@@ -197,6 +197,8 @@ def check_three_share_a_stream_whoever_closes_first(fake: Fake) -> None:
         for i in order:
             engines[i].close()
             assert all(compute(engine, 1) for engine in engines if engine.inputs)
+            left = sum(1 for engine in engines if engine.inputs)
+            assert (fake.live().get("device", 0), fake.live().get("exec", 0)) == (2 * left, left)
         assert not fake.live()
         fake.reset()
 
