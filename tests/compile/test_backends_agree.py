@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import util
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from sage_edge.cli.main import main
 from sage_edge.runtime import Bundle, UsageError
 from sage_edge.training.data.store import Store
 
-pytest.importorskip("openvino", reason="openvino is not installed")
+pytestmark = pytest.mark.skipif(util.find_spec("openvino") is None, reason="openvino is not installed")
 
 
 @pytest.fixture(scope="module")

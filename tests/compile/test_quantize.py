@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +146,8 @@ def test_8_bits_keep_the_signal(model, bundle_path: Path, floats, tmp_path: Path
 
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_openvino_computes_in_8_bits_what_was_quantized(model, bundle_path: Path, floats, graph: str) -> None:
-    pytest.importorskip("openvino")
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
     chosen = {node.name for node in weighted(floats[graph])} & quantize_cpu.selection(floats[graph])
     path, feed = bundle_path / "onnx" / f"{graph}.fp32.onnx", feed_of(model, graph, 9)
     ranges = collect(path, lambda: iter([feed_of(model, graph, seed) for seed in range(3)]), quantize_cpu.tensors(floats[graph]), "minmax")

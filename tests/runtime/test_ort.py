@@ -38,3 +38,11 @@ def test_nobody_loads_it_another_way() -> None:
             lines = file.read_text(encoding="utf-8").splitlines()
             found += [f"{file.relative_to(ROOT)}: {line.strip()}" for line in lines if elsewhere.match(line)]
     assert sorted(found) == ["runtime/ort.py: import onnxruntime", "runtime/ov.py: import openvino"]
+
+
+def test_no_test_imports_openvino_to_see_whether_it_is_there() -> None:
+    """That import reports by itself; `importlib.util.find_spec` does not."""
+    importing = re.compile(r"importorskip\(.openvino|^\s*(import|from) openvino", re.M)
+    assert [
+        str(file) for file in (ROOT / "tests").rglob("*.py") if file != Path(__file__) and importing.search(file.read_text(encoding="utf-8"))
+    ] == []
