@@ -19,7 +19,7 @@ from sage_edge.runtime.files import atomic_file
 
 COLOURS = {"visual": "#0f766e", "audio": "#9333ea", "fusion": "#1d4ed8"}
 SUFFIXES = (".svg", ".png")
-SMALL: dict[str, Any] = {"fontsize": 7.5, "color": "#b91c1c"}
+ALLOWED = "#b91c1c"
 _LINE, _FRAME = 0.235, 1.75
 """Inches: height of one group, and of all that is not groups."""
 
@@ -53,8 +53,17 @@ def figure(found: Mapping[str, Any]) -> Any:
     decibels.set_title("signal to noise gained in float, dB", fontsize=10, loc="left")
     _bars(ccc, found, [max(row["alone_int8"]["drop"].values()) for row in rows], "+.4f")
     ccc.set_title("CCC lost alone in INT8", fontsize=10, loc="left")
-    ccc.axvline(found["max_drop"], color="#b91c1c", lw=1.0, ls=":")
-    ccc.annotate("allowed", (found["max_drop"], 0), xycoords=("data", "axes fraction"), xytext=(3, 3), textcoords="offset points", **SMALL)
+    if found["max_drop"] < ccc.get_xlim()[1]:
+        ccc.axvline(found["max_drop"], color=ALLOWED, lw=1.0, ls=":")
+        ccc.annotate(
+            "allowed",
+            (found["max_drop"], 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 3),
+            textcoords="offset points",
+            fontsize=7.5,
+            color=ALLOWED,
+        )
     for time in times:
         alone = [row["gain_alone"]["ms"] for row in rows]
         _bars(time, found, [row["gain_company"]["ms"] for row in rows], "+.2f", alone)
@@ -75,23 +84,25 @@ def figure(found: Mapping[str, Any]) -> Any:
     return drawn
 
 
-def _bars(axes: Any, found: Mapping[str, Any], values: Sequence[float], form: str, marks: Sequence[float] = ()) -> None:
-    """A bar of each of `values` with its figure behind it, and behind the mark that will be there."""
+def _bars(axes: Any, found: Mapping[str, Any], values: Sequence[float | None], form: str, marks: Sequence[float] = ()) -> None:
+    """A bar of each of `values` with its figure behind it, and behind the mark that will be there; None is more than any bar can show."""
     for place, (row, value) in enumerate(zip(found["rows"], values, strict=True)):
         colour = COLOURS[row["graph"]]
         left = row["group"] in found["float_groups"]
-        axes.barh(place, value, height=0.66, color="white" if left else colour, edgecolor=colour, lw=1.0)
-        end = max(value, *marks[place : place + 1], 0.0)
-        axes.annotate(f"{value:{form}}", (end, place), xytext=(5, 0), textcoords="offset points", va="center", color="#4b5563", fontsize=7)
-    low, high = min([*values, *marks, 0.0]), max([*values, *marks, 0.0])
+        axes.barh(place, value or 0.0, height=0.66, color="white" if left else colour, edgecolor=colour, lw=1.0)
+        end = max(value or 0.0, *marks[place : place + 1], 0.0)
+        text = "exact" if value is None else f"{value:{form}}"
+        axes.annotate(text, (end, place), xytext=(5, 0), textcoords="offset points", va="center", color="#4b5563", fontsize=7)
+    known = [value for value in values if value is not None]
+    low, high = min([*known, *marks, 0.0]), max([*known, *marks, 0.0])
     # room for the figures behind the bars
     axes.set_xlim(low - 0.03 * (high - low or 1.0), high + 0.14 * (high - low or 1.0))
 
 
-def _gained_db(found: Mapping[str, Any], row: Mapping[str, Any]) -> float:
-    """dB; all that float has over INT8 is drawn as 0 where the output becomes exact, which no bar can show."""
+def _gained_db(found: Mapping[str, Any], row: Mapping[str, Any]) -> float | None:
+    """Decibels, None where the output becomes exact."""
     whole, left = found["all_int8"]["sqnr_db"][row["graph"]], row["left_float"]["sqnr_db"][row["graph"]]
-    return 0.0 if whole is None or left is None else float(left - whole)
+    return None if whole is None or left is None else float(left - whole)
 
 
 def _legend(timed: bool) -> list[Any]:

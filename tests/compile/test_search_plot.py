@@ -68,6 +68,11 @@ def test_labels_do_not_overlap_with_as_many_groups_as_base_has() -> None:
     assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_few_groups_far_below_what_is_allowed_leave_the_panels_their_room(tmp_path: Path) -> None:
+    plot({**example(2), "max_drop": 2.0}, tmp_path / "a.svg")
+
+
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
 def test_the_same_search_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
     for name in ("a", "b"):
