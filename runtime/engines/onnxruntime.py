@@ -38,7 +38,9 @@ class OnnxRuntimeEngine:
         try:
             ort = load()
         except ImportError as error:
-            raise EngineError(f"onnxruntime cannot be loaded ({one_line(error)}): pip install onnxruntime") from None
+            from .probe import clash
+
+            raise EngineError(clash() or f"onnxruntime cannot be loaded ({one_line(error)}): pip install onnxruntime") from None
         if not path.is_file():
             raise EngineError(f"{path} does not exist; compile the bundle again")
         options = ort.SessionOptions()

@@ -90,7 +90,10 @@ def clash() -> str | None:
     if len(found) < 2:
         return None
     both = " and ".join(f"{name} {version}" for name, version in found.items())
-    return f"{both} are installed over each other: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime (or onnxruntime-gpu)"
+    return (
+        f"{both} are installed over each other: pip uninstall -y onnxruntime onnxruntime-gpu, "
+        "then pip install onnxruntime-gpu (with an NVIDIA GPU) or pip install onnxruntime"
+    )
 
 
 def _apart(backend: str, device: str) -> Found:

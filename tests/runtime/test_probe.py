@@ -74,7 +74,7 @@ def test_unknown_pairs_are_refused() -> None:
         probe("openvino", "cuda")
 
 
-def test_two_onnxruntimes_over_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_onnxruntimes_over_each_other(tmp_path: Path) -> None:
     """What pip leaves behind when both are installed: the metadata of two, the files of one."""
     for name in ("onnxruntime", "onnxruntime_gpu"):
         (folder := tmp_path / f"{name}-1.2.3.dist-info").mkdir()
@@ -83,7 +83,7 @@ def test_two_onnxruntimes_over_each_other(tmp_path: Path, monkeypatch: pytest.Mo
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.strip()
     assert said.startswith(
-        "onnxruntime 1.2.3 and onnxruntime-gpu 1.2.3 are installed over each other: pip uninstall -y onnxruntime onnxruntime-gpu && "
+        "onnxruntime 1.2.3 and onnxruntime-gpu 1.2.3 are installed over each other: pip uninstall -y onnxruntime onnxruntime-gpu, then "
     )
     if len([d for d in metadata.distributions() if (d.metadata["Name"] or "").startswith("onnxruntime")]) == 1:
         assert clash() is None
