@@ -90,7 +90,7 @@ def graph_file(kind: int = TensorProto.FLOAT) -> Path:
     ]
     graph = helper.make_graph(nodes, f"g{next(_numbers)}", [names["a"], names["b"]], [names["y"], names["z"]], [two])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    path = FOLDER / f"a.sage/onnx/{graph.name}.fp32.onnx"
+    path = FOLDER / f"a.sage/onnx/{graph.name}.int8-trt.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
     return path
