@@ -44,6 +44,7 @@ LONG = {
     "train": ["train", "{root}/store", "--out", "{out}/checkpoint", *SETTINGS],
     "evaluate": ["evaluate", "{root}/checkpoint", "{root}/store"],
     "calibrate": ["calibrate", "{root}/checkpoint", "--data", "{root}/store", "--out", "{out}/ranges.json", "--clips", "2"],
+    "search": ["calibrate", "{root}/checkpoint", "--data", "{root}/store", "--out", "{out}/ranges.json", "--clips", "2", "--search"],
     "compile": ["compile", "{root}/checkpoint", "--data", "{root}/store", "--out", "{out}/other.sage", "--clips", "2"],
     "verify": ["verify", "{root}/some.sage", "--data", "{root}/store"],
     "profile": ["profile", "{root}/some.sage", "--seconds", "5", "--size", "160x120"],
