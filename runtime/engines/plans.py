@@ -96,9 +96,7 @@ def find(onnx: Path, tensorrt: str, sm: str, gpu: str, say: Say | None = None) -
             return plan
     others = " and ".join(sorted({str(key) for path, key in keys.items() if path not in fitting}))
     raise EngineError(
-        f"no engine of {onnx.name} for {wanted}"
-        + (f", only for {others}" if others else "")
-        + f"; build it with `sage-edge compile {bundle_name(onnx)} --target tensorrt`"
+        f"no engine of {onnx.name} for {wanted}" + (f", only for {others}" if others else "") + f"; build it with {build_command(onnx)}"
     )
 
 
@@ -132,6 +130,11 @@ def _whole(described: Path, say: Say) -> Plan | None:
         why = f"describes no engine that can be read ({type(error).__name__}: {error})"
     say(f"{described} {why} and is passed over; build it again")
     return None
+
+
+def build_command(onnx: Path) -> str:
+    """What builds the engine of this file, for people."""
+    return f"`sage-edge compile {bundle_name(onnx)} --target tensorrt{' --precision fp32' if '.fp32.' in onnx.name else ''}`"
 
 
 def bundle_name(onnx: Path) -> str:

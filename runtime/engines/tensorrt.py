@@ -292,5 +292,5 @@ class TensorRTEngine:
         reason = said[-1] if said else line(error) if error else ""
         what, _, fix = what.partition("; ")
         because = f" ({reason})" if reason else ""
-        fix = fix or f"build it again with `sage-edge compile {plans.bundle_name(self._path)} --target tensorrt`"
+        fix = fix or f"build it again with {plans.build_command(self._path)}"
         return EngineError(f"{self._path}: {what}{because} with TensorRT {self._trt.__version__}; {fix}")
