@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 import standin
 
 from sage_edge.cli.main import main
 from sage_edge.runtime.bundle import Bundle
+from sage_edge.runtime.engines import open_engine
+from sage_edge.runtime.errors import EngineError
 
 HERE = Path(__file__).resolve().parent
 BLOCKED = ("torch", "torchaudio", "onnxscript", "safetensors", "matplotlib", "tqdm", "tensorboard", "transformers", "modelopt", "openvino")
@@ -48,6 +52,32 @@ def test_the_table_names_rung_size_layers_and_what_failed(bundle: Bundle, script
     assert main(["compile", str(bundle.path), "--target", "tensorrt", "--fastest"]) == 0
     assert sum(line.startswith("  one run: ") and "int8" in line for line in capsys.readouterr().out.splitlines()) == 3
     assert [line.split()[3] for line in again if line.split()[0] in ("visual", "audio", "fusion")] == ["there"] * 3
+
+
+@pytest.mark.parametrize("refused", ["nothing", "int8", "visual's int8"])
+def test_what_was_built_passes_verify_whatever_rung_it_is(
+    bundle: Bundle, script: standin._Script, capsys: pytest.CaptureFixture[str], refused: str
+) -> None:
+    def refuse(model: onnx.ModelProto) -> str | None:
+        quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+        return "no" if quantized and (refused == "int8" or (refused != "nothing" and len(script.built) < 3)) else None
+
+    script.refuse = refuse
+    assert main(["compile", str(bundle.path), "--target", "tensorrt", "--precision", "both", "--json"]) == 0
+    rungs = [row["rung"] for row in json.loads(capsys.readouterr().out)["engines"][:3]]
+    assert rungs == {"nothing": ["int8"] * 3, "int8": ["fp16"] * 3, "visual's int8": ["fp16", "int8", "int8"]}[refused]
+    assert main(["verify", str(bundle.path), "--backend", "tensorrt"]) == 0, capsys.readouterr().out
+
+
+def test_a_missing_engine_is_told_with_the_command_that_builds_it(bundle: Bundle, script: standin._Script) -> None:
+    for precision, option in (("int8-trt", ""), ("fp32", " --precision fp32")):
+        with pytest.raises(EngineError) as caught:
+            open_engine(bundle.graph("visual", precision), "tensorrt")
+        command = re.search(r"`sage-edge (.*)`", str(caught.value))
+        assert command
+        assert command[1] == f"compile by-hand.sage --target tensorrt{option}"
+        assert main([str(bundle.path) if word == "by-hand.sage" else word for word in command[1].split()]) == 0
+        open_engine(bundle.graph("visual", precision), "tensorrt").close()
 
 
 @pytest.mark.parametrize(
