@@ -288,7 +288,7 @@ def open_cuda(which: str = "auto") -> Cuda:
     installed = [name for name, module in BINDINGS.items() if which in (name, "auto") and _installed(module)]
     if not installed:
         if which == "auto":
-            raise EngineError(f"none of {', '.join(BINDINGS)} is installed, CUDA is out of reach: pip install cuda-python")
+            raise EngineError(f"none of {', '.join(BINDINGS)} is installed, CUDA is out of reach: pip install 'sage-edge[tensorrt]'")
         raise EngineError(f"{which} is not installed: pip install {which}")
     if installed[0] == "pycuda":
         from .cuda_pycuda import PyCuda

@@ -104,7 +104,7 @@ class PyCuda:
         event.clear()
 
     def begin_capture(self, stream: Any) -> None:
-        raise EngineError(f"{self.name} has no CUDA graphs; pip install cuda-python for them")
+        raise EngineError(f"{self.name} has no CUDA graphs; pip install 'sage-edge[tensorrt]' for them")
 
     def end_capture(self, stream: Any) -> Any:
         raise AssertionError("nothing was begun")

@@ -18,7 +18,7 @@ class CudaPython:
             import cuda.bindings
             from cuda.bindings import driver
         except ImportError as error:
-            raise EngineError(f"cuda-python cannot be loaded ({_line(error)}): pip install cuda-python") from None
+            raise EngineError(f"cuda-python cannot be loaded ({_line(error)}): pip install 'sage-edge[tensorrt]'") from None
         self._cuda: Any = driver
         self.name = f"cuda-python {cuda.bindings.__version__}"
         self._call("start CUDA", "cuInit", 0)

@@ -64,7 +64,7 @@ def test_a_binding_that_is_unknown_or_missing_is_a_line(monkeypatch: pytest.Monk
     with pytest.raises(UsageError, match="no binding to CUDA is called 'cuda'; one of cuda-python, pycuda, auto"):
         open_cuda("cuda")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EngineError, match="none of cuda-python, pycuda is installed, CUDA is out of reach: pip install cuda-python"):
+    with pytest.raises(EngineError, match=r"none of cuda-python, pycuda is installed, CUDA is out of reach: pip install 'sage-edge\[tensorrt\]'"):
         open_cuda()
     with pytest.raises(EngineError, match="pycuda is not installed: pip install pycuda"):
         open_cuda("pycuda")

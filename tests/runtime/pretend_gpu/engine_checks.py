@@ -408,6 +408,25 @@ def check_the_golden_windows_of_a_bundle_pass(fake: Fake) -> None:
     assert fake.pageable() == 0
 
 
+def check_a_session_gives_what_it_gives_on_onnxruntime(fake: Fake) -> None:
+    from sage_edge.cli.main import main
+    from sage_edge.runtime.clip import write_clip
+
+    bundle, clip = whole_bundle(), FOLDER / "clip.mp4"
+    write_clip(clip, 3.0, (160, 120))
+    estimates = {}
+    for backend in ("onnxruntime", "tensorrt"):
+        out = FOLDER / f"{backend}.jsonl"
+        arguments = ["run", str(bundle.path), "--video", str(clip), "--precision", "fp32", "--backend", backend, "--out", f"jsonl:{out}"]
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            assert main(arguments) == 0, said.getvalue()
+        lines = [json.loads(line) for line in out.read_text().splitlines()]
+        estimates[backend] = np.array([[line["valence"], line["arousal"]] for line in lines if "valence" in line])
+    assert len(estimates["tensorrt"]) > 3
+    assert np.abs(estimates["tensorrt"] - estimates["onnxruntime"]).max() <= 1e-4
+    assert (fake.made()["stream"], fake.made()["exec"], fake.pageable()) == (1, 3, 0)
+
+
 def check_the_probe_runs_its_node_and_no_failing_call_leaks(fake: Fake) -> None:
     from sage_edge.runtime.engines.probe import probe
 
