@@ -69,7 +69,7 @@ def graph(bundle: Bundle, name: str, feeds: list[Feed], folder: Path) -> dict[st
     """Both files of one graph, compared."""
     path, calibration, held_out = bundle.graph(name, "fp32"), feeds[:-1], feeds[-1]
     ranges = collect(path, lambda: iter(calibration), quantize_trt.tensors(onnx.load(path)), "minmax")
-    files = {"ours": quantize_trt.emit(path, ranges), "modelopt": modelopt.emit(path, calibration)}
+    files = {"ours": quantize_trt.emit(path, ranges), "modelopt": modelopt.emit(path, {}, feeds=calibration)}
     noise = {}
     for who, model in files.items():
         onnx.save(model, folder / f"{name}.{who}.onnx")

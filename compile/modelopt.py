@@ -1,8 +1,8 @@
-"""`int8-trt` by NVIDIA ModelOpt, in place of our own emitter: same float32 graph, same calibration feeds, same nodes; its Q/DQ, scales and FP16.
+"""`int8-trt` by NVIDIA ModelOpt, in place of our own emitter: same float32 graph, same ranges, same nodes; its Q/DQ, weights' scales and FP16.
 
-It works in a process of its own, because it patches ONNX Runtime's quantizer for good. It calibrates by itself (greatest magnitude), so it is given
-feeds and not ranges. Left to its defaults it quantizes products of two activations, sums and norms of a transformer too (measured on a trained
-`tiny`: estimates of 18 dB instead of 41), so it is told which nodes to leave alone. An extra: `pip install 'sage-edge[modelopt]'`.
+It works in a process of its own, because it patches ONNX Runtime's quantizer for good. Given feeds it also calibrates by itself (greatest magnitude).
+Left to its defaults it quantizes products of two activations, sums and norms of a transformer too (measured on a trained `tiny`: estimates of 18 dB
+instead of 41), so it is told which nodes to leave alone. An extra: `pip install 'sage-edge[modelopt]'`.
 """
 
 from __future__ import annotations
@@ -26,30 +26,38 @@ from onnx import TensorProto, numpy_helper
 from sage_edge.runtime.errors import CompileError
 
 from .groups import FLOAT, graph_name, weighted
-from .quantize_trt import PRECISION, selection
+from .quantize_trt import PRECISION, scales_of, selection
 
 INSTALL = "pip install 'sage-edge[modelopt]'"
+_SCALE = re.compile(r"_scale(_\d+)?$")
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
-def emit(graph: Path, feeds: Iterable[Mapping[str, NDArray[Any]]], float_groups: Collection[str] = FLOAT, half: bool = True) -> onnx.ModelProto:
-    """The float32 graph at `graph` with ModelOpt's Q/DQ, calibrated on `feeds` (input name -> [n, ...]), in FP16 with float32 inputs and outputs.
+def emit(
+    graph: Path,
+    ranges: Mapping[str, tuple[float, float]],
+    float_groups: Collection[str] = FLOAT,
+    half: bool = True,
+    feeds: Iterable[Mapping[str, NDArray[Any]]] | None = None,
+) -> onnx.ModelProto:
+    """The float32 graph at `graph` with ModelOpt's Q/DQ, in FP16 with float32 inputs and outputs; `ranges` as of `quantize_trt.emit`.
 
-    Nodes that `quantize_trt.selection` leaves in float it leaves, too, but for pools; all readers of a tensor that it quantizes get the rounded copy.
-    `half=False` leaves float32 what is not int8. Raises CompileError when ModelOpt is missing or fails, and when its file breaks what `int8-trt`
-    promises.
+    Given `feeds` (input name -> [n, ...]), ModelOpt calibrates on them instead, and pools get int8, too. All readers of a tensor that it quantizes
+    get the rounded copy. `half=False` leaves float32 what is not int8. Raises CompileError when ModelOpt is missing or fails, when a range is missing
+    or not finite, and when the file breaks what `int8-trt` promises.
     """
     if importlib.util.find_spec("modelopt") is None:
         raise CompileError(f"nvidia-modelopt is not installed; {INSTALL}")
     source = onnx.load(graph)
     chosen = selection(source, float_groups)
-    kept = [node.name for node in source.graph.node if node.name not in chosen and node.op_type != "MaxPool"]
-    parts = list(feeds)
-    if not parts:
+    scales = scales_of(source, ranges, float_groups) if feeds is None else {}
+    kept = [node.name for node in source.graph.node if node.name not in chosen and (feeds is None or node.op_type != "MaxPool")]
+    parts = list(feeds or ())
+    if feeds is not None and not parts:
         raise CompileError(f"no calibration feed for graph {Path(graph).stem}; give ModelOpt at least one")
     with tempfile.TemporaryDirectory(prefix="sage-modelopt-") as folder:
         data, out = Path(folder, "feeds.npz"), Path(folder, "out.onnx")
-        stacked: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        stacked: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
         np.savez(data, **stacked)
         job = {
             "onnx_path": str(graph),
@@ -65,6 +73,11 @@ def emit(graph: Path, feeds: Iterable[Mapping[str, NDArray[Any]]], float_groups:
             last = (ran.stderr.strip() or f"exit code {ran.returncode}").splitlines()[-1]
             raise CompileError(f"ModelOpt cannot quantize graph {Path(graph).stem} ({last[:200]}); check its parts with {INSTALL}")
         model = onnx.load(out)
+    for tensor in model.graph.initializer:
+        # each reader of a scale gets an FP16 copy of its own: T_scale_1, T_scale_2
+        if (name := _SCALE.sub("", tensor.name)) in scales and name != tensor.name:
+            value = scales[name].astype(numpy_helper.to_array(tensor).dtype)
+            tensor.CopyFrom(numpy_helper.from_array(value.reshape(tensor.dims), tensor.name))
     weights = {node.name for node in weighted(source)}
     return _checked(model, source, weights.difference(chosen), float_groups)
 
@@ -109,7 +122,8 @@ def _work(feeds: str, **settings: Any) -> None:
     from modelopt.onnx.quantization import quantize
 
     with np.load(feeds) as data:
-        calibration = dict(data)
+        # None: noise, for scales that are replaced
+        calibration = dict(data) or None
     quantize(quantize_mode="int8", calibration_data=calibration, calibration_method="max", calibration_eps=["cpu"], log_level="ERROR", **settings)
 
 

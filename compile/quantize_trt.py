@@ -71,12 +71,7 @@ def emit(graph: Path, ranges: Mapping[str, tuple[float, float]], float_groups: C
     """
     model = onnx.load(graph)
     chosen = selection(model, float_groups)
-    limits = {}
-    for name in tensors(model, float_groups):
-        low, high = ranges.get(name, (np.nan, np.nan))
-        if not (np.isfinite(low) and np.isfinite(high) and low <= high):
-            raise CompileError(f"no usable range for tensor {name!r} of graph {Path(graph).stem}: calibrate this checkpoint again")
-        limits[name] = max(abs(low), abs(high))
+    limits = _limits(model, ranges, float_groups)
     model = onnx.shape_inference.infer_shapes(model)
     single = delicate(model, ranges)
     single |= _insert(model, chosen, limits, single)
@@ -115,6 +110,24 @@ def single(model: onnx.ModelProto) -> onnx.ModelProto:
     return _finished(widened)
 
 
+def scales_of(
+    model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], float_groups: Collection[str] = FLOAT
+) -> dict[str, NDArray[np.float32]]:
+    """Scales of the activations in `tensors` as they are in FP16, from their `ranges`. Raises CompileError for one without a usable range."""
+    return {name: _scale(limit, True) for name, limit in _limits(model, ranges, float_groups).items()}
+
+
+def _limits(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], float_groups: Collection[str]) -> dict[str, NDArray[np.float32]]:
+    """Tensor -> greatest magnitude."""
+    limits = {}
+    for name in tensors(model, float_groups):
+        low, high = ranges.get(name, (np.nan, np.nan))
+        if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+            raise CompileError(f"no usable range for tensor {name!r} of graph {graph_name(model)}: calibrate this checkpoint again")
+        limits[name] = np.array(max(abs(low), abs(high)), np.float32)
+    return limits
+
+
 def _quantizable(node: onnx.NodeProto, weight: onnx.TensorProto) -> bool:
     if node.op_type != "Conv":
         return len(weight.dims) == 2
@@ -128,7 +141,7 @@ def _channel_axis(node: onnx.NodeProto) -> int:
     return 0 if node.op_type == "Conv" or transposed else 1
 
 
-def _insert(model: onnx.ModelProto, chosen: Mapping[str, list[int]], limits: Mapping[str, float], single: Collection[str]) -> set[str]:
+def _insert(model: onnx.ModelProto, chosen: Mapping[str, list[int]], limits: Mapping[str, NDArray[np.float32]], single: Collection[str]) -> set[str]:
     """Put Q/DQ in front of the `chosen` inputs; names of the Q and DQ nodes that belong to nodes in `single`.
 
     `limits` is tensor -> greatest magnitude. A tensor that nodes of both kinds read has a pair for each, with one scale but for its rounding to FP16.
@@ -165,7 +178,7 @@ def _insert(model: onnx.ModelProto, chosen: Mapping[str, list[int]], limits: Map
                     limit = weight.max(axis=tuple(j for j in range(weight.ndim) if j != axis))
                     pairs[name, in_half] = pair(name, limit, axis, in_half)
                 else:
-                    pairs[name, in_half] = pair(name, np.array(limits[name], np.float32), None, in_half)
+                    pairs[name, in_half] = pair(name, limits[name], None, in_half)
             node.input[i] = pairs[name, in_half]
         nodes.append(node)
     del graph.node[:]
