@@ -125,6 +125,19 @@ def test_without_tensorrt_the_exit_code_is_1_and_the_line_says_how_to_install_it
     assert "python3-libnvinfer" in error[0]
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_the_engines_of_a_bundle_are_built_raced_and_verified(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path))
+    assert main(["compile", str(bundle.path), "--target", "tensorrt", "--precision", "both", "--fastest", "--json"]) == 0
+    engines = json.loads(capsys.readouterr().out)["engines"]
+    assert [row["graph"] for row in engines] == ["visual", "audio", "fusion"] * 2
+    assert all(row["layers"] > 0 and sum(row["precisions"].values()) == row["layers"] for row in engines)
+    assert list(tmp_path.glob("engines/timing-*.cache"))
+    assert main(["verify", str(bundle.path), "--backend", "tensorrt"]) == 0
+
+
 CHILD = """
 import importlib, sys
 sys.modules.update(dict.fromkeys({blocked!r}))
