@@ -164,7 +164,7 @@ def check_golden(bundle: Bundle, backend: str = "onnxruntime", progress: bool = 
                 finally:
                     engine.close()
                 bar.step(note=kind.name)
-            results[kind.name] = GoldenResult(found.differences(), kind.tolerance(bundle.manifest.tolerance))
+            results[kind.name] = GoldenResult(found.differences(), found.allowed)
     return results
 
 

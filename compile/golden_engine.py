@@ -14,12 +14,11 @@ from sage_edge.runtime.bundle import Bundle
 from sage_edge.runtime.engines import Engine, open_engine
 from sage_edge.runtime.errors import BundleError
 from sage_edge.runtime.flavours import REDUCED_TOLERANCE, Flavour
-from sage_edge.runtime.golden import GoldenPass, difference
+from sage_edge.runtime.golden import LADDERED, GoldenPass, cost
 
 from .ladder import FP32
 
 _REFERENCE = "fp32"
-_QUANTIZED = "int8-trt"
 
 
 class GoldenWindows:
@@ -34,7 +33,7 @@ class GoldenWindows:
     def allowed(self, rung: str) -> float:
         """How far a graph built as `rung` may move the outputs: the bundle's tolerance, and what the stored windows say that INT8 costs."""
         tolerance = self._bundle.manifest.tolerance
-        return tolerance[_REFERENCE] if rung == FP32 else tolerance.get(_QUANTIZED, REDUCED_TOLERANCE) + self._cost
+        return tolerance[_REFERENCE] if rung == FP32 else tolerance.get(LADDERED, REDUCED_TOLERANCE) + cost(self._golden)
 
     def difference(self, graph: str, engine: Engine) -> float:
         """The greatest difference of an output to FP32's with `graph` computed by `engine`, for one item at a time; infinite for NaN."""
@@ -52,12 +51,6 @@ class GoldenWindows:
             with contextlib.closing(self._open(graph)) as engine:
                 self._fresh.run(graph, engine)
         return self._fresh
-
-    @cached_property
-    def _cost(self) -> float:
-        """How far the stored windows of int8-trt lie from those of FP32; 0 where none are stored."""
-        ends = {key: key.removesuffix(_QUANTIZED) + _REFERENCE for key in self._golden if key.endswith(f"_{_QUANTIZED}")}
-        return max((difference(key.split("_")[0], self._golden[key], self._golden[end]) for key, end in ends.items()), default=0.0)
 
     def _open(self, graph: str) -> Engine:
         return open_engine(self._bundle.graph(graph, _REFERENCE))

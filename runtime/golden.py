@@ -19,6 +19,8 @@ from .engines import Engine
 from .errors import BundleError
 from .flavours import Flavour
 
+LADDERED = "int8-trt"
+"""Graphs that TensorRT may have built in a finer precision than they are in."""
 _INPUTS = ("faces", "samples", "visual_mask", "audio_mask")
 
 
@@ -39,10 +41,14 @@ class GoldenPass:
         {"visual": self._run_visual, "audio": self._run_audio, "fusion": self._run_fusion}[graph](engine)
 
     def differences(self) -> dict[str, float]:
-        """Output -> greatest difference to the stored ones; to FP32's where all in all they are nearer, as for an engine of a finer precision."""
-        stored = [kind for kind in dict.fromkeys((self._kind.graphs, "fp32")) if f"estimates_{kind}" in self._golden] or ["fp32"]
-        found = [{name: difference(name, np.stack(rows), self._array(f"{name}_{kind}")) for name, rows in self._outputs.items()} for kind in stored]
-        return min(found, key=lambda each: max(each.values(), default=0.0))
+        """Output -> greatest difference to the stored ones; to FP32's for TensorRT, whose engine may be of any rung from INT8 to FP32."""
+        stored = "fp32" if self._kind.graphs == LADDERED or f"estimates_{self._kind.graphs}" not in self._golden else self._kind.graphs
+        return {name: difference(name, np.stack(values), self._array(f"{name}_{stored}")) for name, values in self._outputs.items()}
+
+    @property
+    def allowed(self) -> float:
+        """The greatest difference that passes: the bundle's tolerance, and for TensorRT also what the stored windows say that INT8 costs."""
+        return self._kind.tolerance(self._bundle.manifest.tolerance) + (cost(self._golden) if self._kind.graphs == LADDERED else 0.0)
 
     def _run_visual(self, engine: Engine) -> None:
         from .native import crop
@@ -83,6 +89,12 @@ class GoldenPass:
         if name not in self._golden:
             raise BundleError(f"golden.npz of {self._bundle.path.name} has no array {name!r}; compile the bundle again")
         return self._golden[name]
+
+
+def cost(golden: Mapping[str, NDArray[Any]]) -> float:
+    """How far the stored windows of `LADDERED` lie from those of FP32; 0 where none are stored."""
+    ends = {key: key.removesuffix(LADDERED) + "fp32" for key in golden if key.endswith(f"_{LADDERED}")}
+    return max((difference(key.split("_")[0], golden[key], golden[end]) for key, end in ends.items()), default=0.0)
 
 
 def difference(name: str, found: NDArray[np.floating], stored: NDArray[np.floating]) -> float:

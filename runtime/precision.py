@@ -179,7 +179,8 @@ def _remembered(bundle: Bundle, candidates: list[_Candidate], threads: int | Non
         "processor": [platform.machine(), machine.processor(), machine.cores(), *sorted(cpu.features())],
     }
     if any(each.backend == "tensorrt" and version for each, (_, version, _) in zip(candidates, key["candidates"], strict=True)):
-        key["plans"] = sorted(path.name for path in plans.folder().glob("*.engine"))  # what was refused for want of one may run by now
+        # what was refused for want of an engine may run by now, and one that was built again may be another
+        key["plans"] = sorted([path.name, path.stat().st_mtime_ns] for path in plans.folder().glob("*.engine"))
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     file = cache_folder() / f"precision-{name}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -236,6 +237,6 @@ def race(bundle: Bundle, candidates: list[_Candidate], threads: int | None, prog
                     each.seconds += statistics.median(values) * (bundle.manifest.hop if graph == "visual" else 1)
     for each in candidates:
         if not each.refused:
-            worst, allowed = max(passes[each].differences().values()), each.kind.tolerance(bundle.manifest.tolerance)
+            worst, allowed = max(passes[each].differences().values()), passes[each].allowed
             if not worst <= allowed:
                 each.refused = f"its golden windows differ by {worst:.2g}, more than {allowed:g}"
