@@ -83,6 +83,7 @@ def candidates(model: onnx.ModelProto) -> list[Place]:
     public = {value.name for value in graph.output}
 
     def own(node: Any, *places: int) -> bool:
+        """Whether these inputs are weights that no other node reads."""
         return all(len(node.input) > i and node.input[i] in weights and uses[node.input[i]] == 1 for i in places)
 
     found = []
