@@ -196,6 +196,19 @@ def test_a_value_that_is_not_finite_names_the_graph_the_tensor_and_the_feed(grap
         (graph.parent / "broken.onnx").unlink()
 
 
+def test_nan_in_a_few_places_is_seen_too(tmp_path: Path) -> None:
+    """The root of the negative values; least and greatest are finite to ONNX Runtime, and ReLU makes zeros of the rest."""
+    x, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1000]) for name in ("x", "out"))
+    nodes = [helper.make_node("Sqrt", ["x"], ["root"]), helper.make_node("Relu", ["root"], ["out"])]
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [out]), opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, tmp_path / "root.onnx")
+    feeds = [{"x": np.abs(feed["x"])} for feed in normal(0, 3)]
+    assert collect(tmp_path / "root.onnx", lambda: feeds, ["root"], "percentile")["root"][1] > 1
+    feeds[1]["x"][3, 7] = -1
+    with pytest.raises(CompileError, match=r"^root: tensor 'root' is not finite in a feed; the model overflows"):
+        collect(tmp_path / "root.onnx", lambda: feeds, ["root"], "percentile")
+
+
 @pytest.mark.parametrize("method", [*METHODS, AUTO])
 def test_a_constant_tensor_is_told_as_it_is(graph: Path, method: str) -> None:
     feeds = [{"x": np.full((2, 1000), -0.25, np.float32)}] * 3
