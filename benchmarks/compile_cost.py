@@ -69,9 +69,7 @@ def main() -> int:
     if args.json:
         print(json.dumps(found, indent=1))
     else:
-        print(
-            f"compiling {found['preset']}: {found['minutes']} minutes ({found['cpu_minutes']} of cores), peak {found['peak_gib']} GiB, {found['bundle_mb']} MB of bundle"
-        )
+        print(f"compiling {found['preset']}: {found['minutes']} minutes, {found['cpu_minutes']} of cores; peak {found['peak_gib']} GiB")
     return int(found["minutes"] > LIMITS["minutes"] or found["peak_gib"] > LIMITS["peak_gib"])
 
 
