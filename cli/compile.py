@@ -24,7 +24,7 @@ from sage_edge.runtime.errors import UsageError
 if TYPE_CHECKING:
     from sage_edge.compile.tensorrt import BuiltGraph
 
-_OF_CHECKPOINT = ("data", "out", "max_drop", "method", "clips", "ranges", "float", "reduce_range", "preset")
+_OF_CHECKPOINT = ("data", "out", "max_drop", "method", "clips", "ranges", "float", "reduce_range", "modelopt", "preset")
 _OF_BUNDLE = ("precision", "workspace_mb", "fastest")
 
 
@@ -45,6 +45,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="int8-cpu weights of 7 bits, for x86 without VNNI (see 'sage-edge doctor')",
+    )
+    checkpoint.add_argument(
+        "--modelopt", action="store_true", default=None, help="let NVIDIA ModelOpt make the int8-trt graphs, from the same ranges"
     )
     checkpoint.add_argument("--preset", metavar="P", help="fail unless the checkpoint is of this preset")
     bundle = parser.add_argument_group("bundle -> engines of this device")
@@ -109,6 +112,7 @@ def _compile(args: argparse.Namespace) -> int:
             ranges=ranges,
             float_groups=args.float or (),
             reduce_range=bool(args.reduce_range),
+            by_modelopt=bool(args.modelopt),
             preset=args.preset,
             replace=args.force,
         )

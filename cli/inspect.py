@@ -62,10 +62,11 @@ def _lint(args: argparse.Namespace) -> int:
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
-    """The manifest with its digest, `path`, `bytes` of all files and `graphs`: "visual.fp32" -> facts of that file. JSON types."""
+    """The manifest with its digest, `path`, `bytes` of all files, `graphs`: "visual.fp32" -> facts of that file, and `search`. JSON types."""
     import importlib.util
+    import json
 
-    from sage_edge.runtime.bundle import GRAPHS, graph_path
+    from sage_edge.runtime.bundle import GRAPHS, SEARCH, graph_path
 
     manifest = bundle.manifest
     graphs: dict[str, dict[str, Any]] = {}
@@ -76,7 +77,9 @@ def describe(bundle: Bundle) -> dict[str, Any]:
                 facts |= _onnx_facts(bundle.graph(name, precision))
             graphs[f"{name}.{precision}"] = facts
     total = sum(info.size for info in manifest.files.values())
-    return {**manifest.to_dict(), "digest": manifest.digest, "path": str(bundle.path), "bytes": total, "hashes": "ok", "graphs": graphs}
+    search = json.loads((bundle.path / SEARCH).read_text(encoding="utf-8")) if SEARCH in manifest.files else None
+    found = {"digest": manifest.digest, "path": str(bundle.path), "bytes": total, "hashes": "ok", "graphs": graphs, "search": search}
+    return {**manifest.to_dict(), **found}
 
 
 def _onnx_facts(path: Path) -> dict[str, Any]:
@@ -94,6 +97,12 @@ def _onnx_facts(path: Path) -> dict[str, Any]:
         "operators": dict(counts.most_common()),
         "metadata": {prop.key: prop.value for prop in model.metadata_props},
     }
+
+
+def _search(found: dict[str, Any]) -> str:
+    drop = max(found["chosen"]["quality"]["drop"].values())
+    groups = ", ".join(found["float_groups"]) or "nothing"
+    return f"CCC drop {drop:+.4f} of {found['max_drop']:g} on {found['windows']} windows, {len(found['steps'])} mixes tried; float: {groups}"
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
@@ -114,6 +123,8 @@ def lines(facts: dict[str, Any]) -> list[str]:
     ]
     if calibration is not None:
         rows.append(("calibration", f"{calibration['method']} over {calibration['clips']} clips, set {calibration['set_sha256'][:16]}"))
+    if facts["search"] is not None:
+        rows.append(("search", _search(facts["search"])))
     rows.append(("weights", ", ".join(f"{precision} {size / 1e6:.2f} MB" for precision, size in facts["weights_bytes"].items())))
     text = [f"{name:<13}{value}" for name, value in rows]
     for protocol, table in facts["ccc"].items():

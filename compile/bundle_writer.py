@@ -9,6 +9,7 @@ and figures.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -43,7 +44,7 @@ from sage_edge.runtime.bundle import (
 from sage_edge.runtime.errors import CheckpointError, CompileError, UsageError
 from sage_edge.runtime.files import atomic_folder, sha256_file
 
-from . import golden, lint, quantize_cpu
+from . import golden, lint, modelopt, quantize_cpu, quantize_trt
 from .blame import blame
 from .calibrated import EMITTERS, calibrate_graphs, export_graphs, face_info
 from .facts import HOP, check_window, weights_bytes
@@ -68,6 +69,7 @@ def compile_bundle(
     ranges: Ranges | None = None,
     float_groups: Collection[str] = (),
     reduce_range: bool = False,
+    by_modelopt: bool = False,
     preset: str | None = None,
     replace: bool = False,
     progress: bool = True,
@@ -76,15 +78,17 @@ def compile_bundle(
 
     `max_drop` is the CCC that an INT8 precision may lose on valence or arousal; `method` one of `calibration.ranges.METHODS`, on `count` clips,
     unless `ranges` were collected before. `float_groups` stay in floating point besides those that each emitter, or the search that came with
-    `ranges`, leaves so; `reduce_range` keeps the weights of `int8-cpu` in 7 bits; `preset`, where given, is what the checkpoint must be of.
-    Raises CheckpointError, DataError, UsageError, and CompileError when a step fails or INT8 loses too much, naming the graph that does it. On
-    any failure nothing is left behind.
+    `ranges`, leaves so; `reduce_range` keeps the weights of `int8-cpu` in 7 bits; `by_modelopt` lets NVIDIA's ModelOpt emit `int8-trt` from the
+    same ranges; `preset`, where given, is what the checkpoint must be of. Raises CheckpointError, DataError, UsageError, and CompileError when a
+    step fails or INT8 loses too much, naming the graph that does it. On any failure nothing is left behind.
     """
     from sage_edge.training import checkpoint as checkpoints
     from sage_edge.training.data.store import Store
 
     out = Path(out)
     check_method(method)
+    if by_modelopt:
+        modelopt.check_installed()
     if ranges is None and count < 1:
         raise UsageError(f"{count} clips are too few to calibrate on; give at least 1")
     if replace:
@@ -100,7 +104,7 @@ def compile_bundle(
             store = store if isinstance(store, Store) else Store.open(store)
             validation(store, rate_hz=model.preset.rate_hz)
             facts = _Facts(model, meta, Path(checkpoint))
-            _graphs(work, model, meta, facts, store, method, count, ranges, float_groups, reduce_range, progress)
+            _graphs(work, model, meta, facts, store, method, count, ranges, float_groups, reduce_range, by_modelopt, progress)
             manifest = facts.manifest(work, {})
             (work / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
             bundle = Bundle.open(work)
@@ -128,6 +132,7 @@ def _graphs(
     ranges: Ranges | None,
     float_groups: Collection[str],
     reduce_range: bool,
+    by_modelopt: bool,
     progress: bool,
 ) -> None:
     """Write the graphs of every precision, the golden windows and what a search found into the folder `work`."""
@@ -148,10 +153,13 @@ def _graphs(
     facts.has_modality = any(value.name == "modality" for value in floats["fusion"].graph.output)
     facts.weights_bytes["fp32"] = sum(map(weights_bytes, floats.values()))
     del floats
+    emit = {
+        quantize_cpu.PRECISION: functools.partial(quantize_cpu.emit, reduce_range=reduce_range),
+        quantize_trt.PRECISION: modelopt.emit if by_modelopt else quantize_trt.emit,
+    }
     for name, path in paths.items():
-        for precision, emitter in EMITTERS.items():
-            options = {"reduce_range": reduce_range} if precision == quantize_cpu.PRECISION else {}
-            quantized = emitter.emit(path, ranges.graphs.get(name, {}), left[precision], **options)
+        for precision in EMITTERS:
+            quantized = emit[precision](path, ranges.graphs.get(name, {}), left[precision])
             for key, value in (("calibration_method", ranges.method), ("calibration_set_sha256", ranges.set_sha256)):
                 quantized.metadata_props.add(key=key, value=value)
             _look_at(name, precision, quantized)

@@ -76,9 +76,10 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
 
 
 def quantized_share(model: onnx.ModelProto) -> float:
-    """Share of the trained values that are stored as int8; scales and zero points are not counted."""
+    """Share of the trained values that are stored as int8, or become it in front of their node; scales and zero points are not counted."""
     from onnx import TensorProto
 
+    rounded = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     trained = [t for t in model.graph.initializer if not t.name.startswith(CONSTANT) and not t.name.endswith(("_scale", "_zero_point"))]
-    int8 = sum(math.prod(tensor.dims) for tensor in trained if tensor.data_type == TensorProto.INT8)
+    int8 = sum(math.prod(tensor.dims) for tensor in trained if tensor.data_type == TensorProto.INT8 or tensor.name in rounded)
     return float(int8 / max(sum(math.prod(tensor.dims) for tensor in trained), 1))

@@ -33,6 +33,12 @@ _SCALE = re.compile(r"_scale(_\d+)?$")
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
+def check_installed() -> None:
+    """CompileError unless ModelOpt can be found."""
+    if importlib.util.find_spec("modelopt") is None:
+        raise CompileError(f"nvidia-modelopt is not installed; {INSTALL}")
+
+
 def emit(
     graph: Path,
     ranges: Mapping[str, tuple[float, float]],
@@ -46,8 +52,7 @@ def emit(
     get the rounded copy. `half=False` leaves float32 what is not int8. Raises CompileError when ModelOpt is missing or fails, when a range is missing
     or not finite, and when the file breaks what `int8-trt` promises.
     """
-    if importlib.util.find_spec("modelopt") is None:
-        raise CompileError(f"nvidia-modelopt is not installed; {INSTALL}")
+    check_installed()
     source = onnx.load(graph)
     chosen = selection(source, float_groups)
     scales = scales_of(source, ranges, float_groups) if feeds is None else {}

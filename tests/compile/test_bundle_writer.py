@@ -194,6 +194,7 @@ def test_inspect_counts_operators(bundle_path: Path, capsys: pytest.CaptureFixtu
     facts = json.loads(capsys.readouterr().out)
     assert facts["graphs"]["visual.fp32"]["operators"]["Conv"] == 17
     assert facts["graphs"]["visual.int8-cpu"]["quantized_share"] > 0.9
+    assert facts["graphs"]["visual.int8-trt"]["quantized_share"] > 0.9, "its weights are rounded in front of their node"
     assert {graph["opset"] for graph in facts["graphs"].values()} == {20}
     assert facts["bytes"] == sum(path.stat().st_size for path in bundle_path.rglob("*") if path.name != "manifest.json" and path.is_file())
     total = sum(facts["graphs"][f"{name}.fp32"]["weights_bytes"] for name in GRAPHS)
@@ -327,6 +328,20 @@ def test_calibrated_ranges_compile_to_the_same_graphs(
         emitted = quantize_cpu.emit(bundle_path / graph_path(name, "fp32"), ranges.graphs[name])
         stored = onnx.load(bundle_path / graph_path(name, "int8-cpu"))
         assert emitted.graph == stored.graph
+
+
+@pytest.mark.slow
+def test_modelopt_makes_a_bundle_that_keeps_the_ccc_too(
+    checkpoint_path: Path, store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("modelopt")
+    out = tmp_path / "by-modelopt.sage"
+    arguments = ["compile", str(checkpoint_path), "--data", str(store_path), "--out", str(out), "--modelopt", "--max-drop", "0.25"]
+    assert main(arguments) == 0, capsys.readouterr().err
+    for name in GRAPHS:
+        props = {prop.key: prop.value for prop in onnx.load(Bundle.open(out).graph(name, "int8-trt")).metadata_props}
+        assert props["emitter"] == "modelopt"
+    assert main(["inspect", str(out), "--target", "trt10.3"]) == 0, capsys.readouterr().out
 
 
 def test_compiling_by_name_is_lazy() -> None:

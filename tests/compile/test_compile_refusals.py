@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import onnx
@@ -13,7 +14,7 @@ from sage_edge.cli.main import main
 from sage_edge.compile import bundle_writer, compile_bundle
 from sage_edge.compile.calibrated import export_graphs
 from sage_edge.compile.groups import FLOAT, check_names, groups
-from sage_edge.runtime.errors import CheckpointError, UsageError
+from sage_edge.runtime.errors import CheckpointError, CompileError, UsageError
 from sage_edge.runtime.faces import MARGIN
 from sage_edge.training import presets
 
@@ -51,6 +52,12 @@ def test_an_empty_folder_or_a_bundle_may_be_replaced(tmp_path: Path) -> None:
 def test_no_clips_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="0 clips are too few"):
         compile_bundle(tmp_path / "none", tmp_path / "none", tmp_path / "x.sage", count=0, progress=False)
+
+
+def test_modelopt_that_is_not_installed_is_refused_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "modelopt", None)
+    with pytest.raises(CompileError, match=r"nvidia-modelopt is not installed; pip install 'sage-edge\[modelopt\]'"):
+        compile_bundle(tmp_path / "none", tmp_path / "none", tmp_path / "x.sage", by_modelopt=True, progress=False)
 
 
 def test_an_unknown_group_is_refused_before_the_export(checkpoint_path: Path, store_path: Path, tmp_path: Path, no_work: None) -> None:
