@@ -7,14 +7,14 @@ the weights that read it by s_j leaves the float graph as it is: behind LayerNor
 (SmoothQuant, arXiv 2211.10438, eq. 4), and between two convolutions with nothing but a ReLU or LeakyReLU in between (cross-layer
 equalisation, arXiv 1906.04721). Both only where nothing else reads the tensor. s_j = max|X_j|^a / max|W_j|^(1-a), rounded to a power of two:
 then no bit of the float graph's output changes. It is done only where it pays: at the places whose readers lose less to 8 bits with it, and
-only when the whole graph then does, too. Factors come from every other feed, errors from the rest: a channel that is narrow by chance
-would be widened, and cut off on other data.
+only when the whole graph then does, too, by more than chance. Factors come from every other feed, errors from the rest: a channel that is
+narrow by chance would be widened, and cut off on other data.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from sage_edge.runtime import ort
 from sage_edge.runtime.errors import CompileError
 
-from .observe import Feed, Feeds, Where, channel_spans, nowhere, outputs
+from .observe import Feeds, Where, channel_spans, nowhere, outputs
 from .ranges import GraphRanges, collect
 
 if TYPE_CHECKING:
@@ -109,19 +109,20 @@ def equalise(
 ) -> list[Gain]:
     """Write the float graph at `graph` to `out` with those places equalised that gain by it; one entry for each place among `tensors`.
 
-    `tensors` are those that `emit(path, ranges)` quantizes, with ranges by `method`. Raises CompileError as `ranges.find` does.
+    `tensors` are those that `emit(path, ranges)` quantizes, with ranges by `method`. With fewer than six feeds nothing is done. Raises
+    CompileError as `ranges.find` does.
     """
     import onnx
 
     work = _Work(onnx.load(graph))
     places = [place for place in candidates(work.model) if place.tensor in tensors]
-    gains = _gains(graph, work, places, tensors, feeds, where) if places else []
+    gains = _gains(graph, work, places, tensors, feeds, where) if places and any(True for _ in _measured(feeds)()) else []
     for gain in gains:
         fold(work.model, gain.place, gain.exponents)
     onnx.save(work.model, out)
     if any(gain.alpha for gain in gains):
         before, after = (_signal_to_noise(graph, path, feeds, tensors, emit, method, where) for path in (graph, out))
-        if after < before + MIN_GAIN_DB:
+        if not _pays(after - before):
             onnx.save(onnx.load(graph), out)
             return [Gain(gain.place, 0.0, gain.before_db, gain.before_db, np.zeros_like(gain.exponents)) for gain in gains]
     return gains
@@ -137,18 +138,28 @@ def _gains(graph: Path, work: _Work, places: list[Place], tensors: Collection[st
     return [trial.gain() for trial in trials]
 
 
-def _signal_to_noise(graph: Path, folded: Path, feeds: Feeds, tensors: Collection[str], emit: Emit, method: str, where: Where) -> float:
-    """dB of the outputs of `graph` over what 8 bits change in them when `folded`, which computes the same, is quantized; the worst output counts."""
+def _pays(gains_db: Floats) -> bool:
+    """Whether the feeds gain MIN_GAIN_DB in the mean, and that by more than twice the mean's standard error; two feeds are too few to tell."""
+    if len(gains_db) < 3:
+        return False
+    return bool(gains_db.mean() >= max(MIN_GAIN_DB, 2 * gains_db.std(ddof=1) / len(gains_db) ** 0.5))
+
+
+def _signal_to_noise(graph: Path, folded: Path, feeds: Feeds, tensors: Collection[str], emit: Emit, method: str, where: Where) -> Floats:
+    """Of each measured feed, the dB of the outputs of `graph` over what 8 bits change in them when `folded`, which computes the same, is quantized.
+
+    The worst output counts.
+    """
     emitted = emit(folded, collect(folded, _learnt(feeds), tensors, method, where))
     session = _session(emitted.SerializeToString())
     names = [value.name for value in session.get_outputs()]
-    signal, error = np.zeros(len(names)), np.zeros(len(names))
+    found = []
     # in step with each other: one feed in memory
     for feed, exact in zip(_measured(feeds)(), outputs(graph, _measured(feeds), names, where), strict=True):
-        for i, value in enumerate(session.run(names, feed)):
-            signal[i] += np.square(exact[names[i]], dtype=np.float64).sum()
-            error[i] += np.square(value - exact[names[i]], dtype=np.float64).sum()
-    return float((10 * np.log10(np.maximum(signal, _TINY) / np.maximum(error, _TINY))).min())
+        pairs = [(exact[name], value - exact[name]) for name, value in zip(names, session.run(names, feed), strict=True)]
+        powers = [tuple(max(float(np.square(each, dtype=np.float64).sum()), _TINY) for each in pair) for pair in pairs]
+        found.append(min(10 * np.log10(signal / error) for signal, error in powers))
+    return np.array(found, np.float32)
 
 
 def _learnt(feeds: Feeds) -> Feeds:
@@ -157,19 +168,8 @@ def _learnt(feeds: Feeds) -> Feeds:
 
 
 def _measured(feeds: Feeds) -> Feeds:
-    """The feeds that are not `_learnt` from; the first where there is no other."""
-
-    def rest() -> Iterator[Feed]:
-        i, only = -1, None
-        for i, feed in enumerate(feeds()):
-            if i % 2:
-                yield feed
-            elif not i:
-                only = feed
-        if only is not None and i == 0:
-            yield only
-
-    return rest
+    """The feeds that are not `_learnt` from."""
+    return lambda: (feed for i, feed in enumerate(feeds()) if i % 2)
 
 
 def apply(model: onnx.ModelProto, exponents: Mapping[str, Sequence[int]]) -> list[str]:

@@ -157,10 +157,19 @@ def test_a_channel_that_is_narrow_by_chance_is_not_widened(tmp_path: Path) -> No
     assert gain.exponents[5] == 0
 
 
-def test_one_feed_is_enough(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [1, 5])
+def test_few_feeds_are_too_few_to_tell(count: int, tmp_path: Path) -> None:
     graph, out = norm_graph(tmp_path / "graph.onnx", 64.0), tmp_path / "out.onnx"
-    (gain,) = equalise.equalise(graph, feeds((4, 8, WIDTH), 1), out, ["y"], emit)
-    assert gain.alpha > 0
+    gains = equalise.equalise(graph, feeds((4, 8, WIDTH), count), out, ["y"], emit)
+    assert not any(gain.alpha for gain in gains)
+    assert onnx.load(out) == onnx.load(graph)
+
+
+def test_a_gain_that_may_be_chance_is_none() -> None:
+    assert equalise._pays(np.array([1, 1.2, 0.9, 1.1], np.float32))
+    assert not equalise._pays(np.array([6, -4, 5, -3], np.float32))
+    assert not equalise._pays(np.array([0.2, 0.2, 0.2, 0.2], np.float32))
+    assert not equalise._pays(np.array([9, 9], np.float32))
 
 
 def test_only_tensors_that_nothing_else_reads_are_places(tmp_path: Path) -> None:
