@@ -191,7 +191,7 @@ class Bench:
         if (graph, name) not in self._ratios:
             engine = self._engine(graph, name)
             try:
-                seconds = _turns([self._engine(graph, FLOAT), engine])
+                seconds = _turns([self._engine(graph, FLOAT), engine], patience=3)  # a whole mix decides, and there are few
             finally:
                 engine.close()
                 self._offline.release()
@@ -315,18 +315,21 @@ def _all(predictions: Predictions) -> NDArray[np.float32]:
     return np.concatenate([predictions[name] for name in sorted(predictions)])
 
 
-def _turns(engines: Sequence[Engine]) -> NDArray[np.float64]:
-    """Seconds of one run, float64 [rounds, engines], the engines taking turns in an order that rotates."""
+def _turns(engines: Sequence[Engine], patience: int = 1) -> NDArray[np.float64]:
+    """Seconds of one run, float64 [rounds, engines], the engines taking turns; `patience` times as many rounds.
+
+    The order is drawn anew in each round (always from the same seed): what runs before a run also has a say in its time.
+    """
     for engine in engines:
         engine.run()
     once_s = [_run_s(engine, 1) for engine in engines]
     repeats = max(1, round(_LEAST_S / max(once_s)))
     least, most = _ROUNDS
-    rounds = min(most, max(least, round(_BUDGET_S / (repeats * sum(once_s)))))
+    rounds = patience * min(most, max(least, round(_BUDGET_S / (repeats * sum(once_s)))))
     seconds = np.empty((rounds, len(engines)))
+    order = np.random.default_rng(0)
     for i in range(rounds):
-        for place in range(len(engines)):
-            which = (i + place) % len(engines)
+        for which in order.permutation(len(engines)):
             seconds[i, which] = _run_s(engines[which], repeats)
     return seconds
 

@@ -13,8 +13,8 @@ from sage_edge.runtime.progress import Progress
 
 from .mixes import Bench, Gain, Quality
 
-SURE = 0.75
-"""Share of the rounds in which a group must be faster in INT8 for its gain to count: of seven rounds six, of twelve nine."""
+SURE = 0.8
+"""Share of the rounds in which a group must be faster in INT8 for its gain to count: of seven rounds six, of twelve ten."""
 
 
 @dataclass(frozen=True)
