@@ -106,28 +106,20 @@ def _make(folder: Path, model: Any, meta: Mapping[str, Any], store: Any, count: 
     """Export, calibrate, emit; then a few windows of the validation split as inputs."""
     import onnx
 
-    from sage_edge.calibration import clips
-    from sage_edge.calibration.feeds import calibrate
     from sage_edge.calibration.offline import Offline
-    from sage_edge.compile import quantize_cpu, quantize_trt
-    from sage_edge.compile.calibrated import export_graphs, face_info
+    from sage_edge.compile.calibrated import EMITTERS, calibrate_graphs, export_graphs, face_info
+    from sage_edge.compile.groups import FLOAT
 
-    emitters = {"int8-cpu": quantize_cpu, "int8-trt": quantize_trt}
     begin_s, seconds = time.perf_counter(), {}
     paths = export_graphs(model, meta, folder / "onnx", "{graph}.fp32.onnx", True)
     begin_s, seconds["export"] = time.perf_counter(), time.perf_counter() - begin_s
-    tensors = {}
-    for graph, path in paths.items():
-        floats = onnx.load(path)
-        tensors[graph] = sorted({name for emitter in emitters.values() for name in emitter.tensors(floats)})
-    chosen, face = clips.pick(store, count, length=model.preset.window), face_info(model.preset)
-    ranges = calibrate(paths, store, chosen, tensors, face, method)
+    chosen, ranges = calibrate_graphs(paths, model.preset, store, method, count, dict.fromkeys(EMITTERS, FLOAT), True)
     begin_s, seconds["calibrate"] = time.perf_counter(), time.perf_counter() - begin_s
-    for precision, emitter in emitters.items():
+    for precision, emitter in EMITTERS.items():
         for graph, path in paths.items():
             onnx.save(emitter.emit(path, ranges.graphs[graph]), folder / "onnx" / f"{graph}.{precision}.onnx")
     begin_s, seconds["emit"] = time.perf_counter(), time.perf_counter() - begin_s
-    with Offline({(graph, "fp32"): path for graph, path in paths.items()}, face) as offline:
+    with Offline({(graph, "fp32"): path for graph, path in paths.items()}, face_info(model.preset)) as offline:
         _inputs(folder, store, model.preset, offline)
     facts = {"seconds": {name: round(value, 1) for name, value in seconds.items()}, "clips": len(chosen.clips), "method": method}
     (folder / "facts.json").write_text(json.dumps(facts))

@@ -38,6 +38,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory):
         patch.setitem(presets.PRESETS, "micro", dataclasses.replace(presets.get("tiny", MICRO), name="micro"))
         patch.setattr(specimen, "PEOPLE", {"train": 1, "val": 1, "seconds": 3.0})
         patch.setattr(specimen, "CLIPS", 2)
+        for module in (engines, precision):
+            patch.setattr(module, "THREADS", 1)
         yield engines, precision
         for name in MODULES:
             sys.modules.pop(name, None)
