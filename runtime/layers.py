@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .bundle import GRAPHS, Bundle
 from .graphs import Graphs
+from .precision import choose
 
 if TYPE_CHECKING:
     from .engines.tensorrt import TensorRTEngine
@@ -37,8 +38,8 @@ class GraphTimes:
 
 
 def time_layers(bundle: Bundle, precision: str = "int8", runs: int = _RUNS) -> dict[str, GraphTimes]:
-    """Graph -> medians over `runs` runs, on inputs of zeros. Raises UsageError for a precision that TensorRT has not, and EngineError."""
-    with Graphs(bundle, precision, "tensorrt") as graphs:
+    """Graph -> medians over `runs` runs, on inputs of zeros; `precision` as in `precision.choose`, and raises as that does."""
+    with Graphs(bundle, choose(bundle, precision, "tensorrt").precision, "tensorrt") as graphs:
         graphs.warm_up()
         times = {}
         for name in GRAPHS:

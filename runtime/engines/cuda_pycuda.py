@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
+from .arrays import one_line
 from .cuda import Device, fix_of
 
 _NON_BLOCKING = 1
@@ -30,7 +31,7 @@ class PyCuda:
         except ImportError as error:
             if "libcuda" in str(error):
                 raise EngineError("no CUDA driver (libcuda.so.1) on this machine; install NVIDIA's driver, or choose another backend") from None
-            raise EngineError(f"pycuda cannot be loaded ({_line(error)}): pip install pycuda") from None
+            raise EngineError(f"pycuda cannot be loaded ({one_line(error)}): pip install pycuda") from None
         self._cuda: Any = driver
         self.name = f"pycuda {pycuda.VERSION_TEXT}"
         with self._saying("start CUDA"):
@@ -129,9 +130,4 @@ class PyCuda:
         try:
             yield
         except self._cuda.Error as error:
-            raise EngineError(f"cannot {doing}: {_line(error)} ({self.name}); {fix_of(str(error))}") from None
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:197] + "..."
+            raise EngineError(f"cannot {doing}: {one_line(error)} ({self.name}); {fix_of(str(error))}") from None

@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..errors import EngineError
+from .arrays import one_line
 from .cuda import Device, fix_of
 
 
@@ -18,7 +19,7 @@ class CudaPython:
             import cuda.bindings
             from cuda.bindings import driver
         except ImportError as error:
-            raise EngineError(f"cuda-python cannot be loaded ({_line(error)}): pip install 'sage-edge[tensorrt]'") from None
+            raise EngineError(f"cuda-python cannot be loaded ({one_line(error)}): pip install 'sage-edge[tensorrt]'") from None
         self._cuda: Any = driver
         self.name = f"cuda-python {cuda.bindings.__version__}"
         self._call("start CUDA", "cuInit", 0)
@@ -122,7 +123,7 @@ class CudaPython:
         except RuntimeError as error:  # no driver, or one without this call
             if type(error).__name__ == "DynamicLibNotFoundError" or "libcuda" in str(error):
                 raise EngineError("no CUDA driver (libcuda.so.1) on this machine; install NVIDIA's driver, or choose another backend") from None
-            raise EngineError(f"cannot {doing}: {name}: {_line(error)}; update NVIDIA's driver") from None
+            raise EngineError(f"cannot {doing}: {name}: {one_line(error)}; update NVIDIA's driver") from None
         if int(code):
             raise EngineError(f"cannot {doing}: {name} says {getattr(code, 'name', code)}; {fix_of(str(getattr(code, 'name', code)))}")
         return values[0] if values else None
@@ -132,8 +133,3 @@ def _address(array: NDArray[Any]) -> int:
     if not array.flags.c_contiguous:
         raise EngineError(f"an array of shape {array.shape} and strides {array.strides} cannot be copied to or from a GPU; make it contiguous")
     return int(array.ctypes.data)
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 def run_one_node(onnx: bytes, x: NDArray[np.float32]) -> tuple[str, NDArray[np.float32]]:
     """TensorRT's version, and `y` of the graph `onnx` for `x`, of the same shape. Raises EngineError with the first thing that does not work."""
     trt = load()
-    with contextlib.closing(open_cuda()) as cuda, cuda.current():
-        plan = _build(trt, onnx)
-        return str(trt.__version__), _execute(trt, plan, cuda, x)
+    with contextlib.closing(open_cuda()) as cuda:
+        try:
+            with cuda.current():
+                return str(trt.__version__), _execute(trt, _build(trt, onnx), cuda, x)
+        except Exception as error:  # pybind11 has several classes
+            problem = line(error)
+    # Not from there: a traceback would keep TensorRT's objects in its frames, and they must not outlive the GPU's context.
+    raise EngineError(problem)
 
 
 def _build(trt: Any, onnx: bytes) -> bytes:
@@ -44,21 +49,27 @@ def _build(trt: Any, onnx: bytes) -> bytes:
 def _execute(trt: Any, plan: bytes, cuda: Cuda, x: NDArray[np.float32]) -> NDArray[np.float32]:
     log = logger(trt)
     mark = log.mark()
-    runtime = trt.Runtime(log)
+    stream, runtime = cuda.stream(), trt.Runtime(log)
     engine: trt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
     context = None if engine is None else engine.create_execution_context()
-    if context is None:
-        raise EngineError(f"it cannot load what it has built ({_said(log.since(mark)) or 'no reason given'})")
-    stream, into, out = cuda.stream(), cuda.alloc(x.nbytes), cuda.alloc(x.nbytes)
-    host = cuda.pinned(2 * x.nbytes).view(np.float32)
-    host[: x.size] = x.ravel()
-    cuda.copy_in(into.address, host[: x.size], stream)
-    started = context.set_tensor_address("x", into.address) and context.set_tensor_address("y", out.address)
-    if not started or not context.execute_async_v3(stream.number):
-        raise EngineError(f"it does not run what it has built ({_said(log.since(mark)) or 'no reason given'})")
-    cuda.copy_out(host[x.size :], out.address, stream)
-    stream.synchronise()
-    return np.array(host[x.size :].reshape(x.shape))
+    try:
+        if context is None:
+            raise EngineError(f"it cannot load what it has built ({_said(log.since(mark)) or 'no reason given'})")
+        into, out = cuda.alloc(x.nbytes), cuda.alloc(x.nbytes)
+        host = cuda.pinned(2 * x.nbytes).view(np.float32)
+        host[: x.size] = x.ravel()
+        cuda.copy_in(into.address, host[: x.size], stream)
+        started = context.set_tensor_address("x", into.address) and context.set_tensor_address("y", out.address)
+        if not started or not context.execute_async_v3(stream.number):
+            raise EngineError(f"it does not run what it has built ({_said(log.since(mark)) or 'no reason given'})")
+        cuda.copy_out(host[x.size :], out.address, stream)
+        stream.synchronise()
+        return np.array(host[x.size :].reshape(x.shape))
+    finally:
+        # nothing may go that the GPU still works on, and each goes before what it came from
+        with contextlib.suppress(EngineError):
+            stream.synchronise()
+        del context, engine, runtime
 
 
 def _said(messages: list[tuple[str, str]]) -> str:

@@ -392,7 +392,7 @@ def check_profile_lists_the_layers_of_each_engine(fake: Fake) -> None:
         assert graph["run_ms"] > 0
         assert sum(ms for _, ms in graph["layers"]) == 0.5 * len(onnx.load(bundle.graph(name, "fp32")).graph.node)
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        assert main([*arguments, "--backend", "tensorrt"]) == 0
+        assert main(["profile", str(bundle.path), "--layers", "--precision", "auto", "--backend", "tensorrt"]) == 0
     assert said.getvalue().splitlines()[0].startswith("visual as fp32, TensorRT 10.3.0 on Orin (SM 8.7): ")
     with contextlib.redirect_stderr(io.StringIO()) as said:
         assert main(arguments) == 2
@@ -442,6 +442,7 @@ def check_the_probe_runs_its_node_and_no_failing_call_leaks(fake: Fake) -> None:
         assert found.ok == (not found.why)
         assert "\n" not in found.why
         assert standin._script.live == 0, n
+        assert not _gone, (n, _gone)
         unfreed = set(fake.live()) - ({"stream", "device", "context"} if "context" in found.why else set())
         assert not unfreed, (n, found, fake.live())
 
