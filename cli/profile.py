@@ -18,7 +18,7 @@ SHOWN = 20
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="NAME.sage", help="bundle folder, made by 'sage-edge compile'")
-    parser.add_argument("--precision", default="int8", help="fp32, int8, bf16, int8-bf16, both, or auto: the fastest on this device (default int8)")
+    parser.add_argument("--precision", default="int8", help="fp32, fp32-cuda, int8, bf16, int8-bf16, both, or auto: the fastest here (default int8)")
     parser.add_argument("--backend", default="onnxruntime", help="onnxruntime, openvino, tensorrt, or auto: the fastest here (default onnxruntime)")
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="seconds of media to measure over (default 30)")
     parser.add_argument("--video", metavar="FILE", help="measure on this video, repeated as needed")

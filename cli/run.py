@@ -3,7 +3,7 @@
 Every hop gives one estimate (twice a second by default), also while there is no face or no sound: then its masks and reliabilities say so.
 Outputs, any number of them: jsonl:- (stdout, the default), jsonl:FILE, csv:FILE. Each line is written at once; a file holds whole lines
 whenever the run stops. Warnings and the closing summary go to stderr. Nothing is sent anywhere, and
-nothing else is written, but that --precision auto keeps what it measured in the user's cache folder ($XDG_CACHE_HOME/sage-edge).
+nothing else is written, but that auto and bf16 keep what was measured in the user's cache folder ($XDG_CACHE_HOME/sage-edge).
 
 example:
   sage-edge run out/demo/demo.sage --video out/demo/sample.mp4 --out jsonl:- --out csv:sample.csv
@@ -23,7 +23,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="NAME.sage", help="the compiled bundle")
     parser.add_argument("--video", metavar="FILE", required=True, help="a video file, with or without sound")
     parser.add_argument("--out", metavar="SINK", action="append", help="jsonl:-, jsonl:FILE or csv:FILE; may be given again (default: jsonl:-)")
-    parser.add_argument("--precision", default="int8", help="fp32, int8, bf16, int8-bf16, or auto: the fastest on this device (default: int8)")
+    parser.add_argument(
+        "--precision", default="int8", help="fp32, fp32-cuda, int8, bf16, int8-bf16, or auto: the fastest here (default: int8)"
+    )
     parser.add_argument("--backend", default="onnxruntime", help="onnxruntime, openvino, tensorrt, or auto: the fastest here (default: onnxruntime)")
     parser.add_argument("--hop", type=int, metavar="N", help="ticks between estimates, 30 a second (default: the bundle's)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the backend (default: by the machine)")
@@ -50,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
         if note := choice.note(bundle):
             _say(f"note: {note}")
         with Session(bundle, precision=choice, hop=args.hop, t0_ns=0, threads=args.threads) as session:
+            if session.rung_note:
+                _say(f"note: {session.rung_note}")
             trained_on = bundle.manifest.trained_on
             if trained_on.synthetic:
                 _say(f"warning: {bundle.path.name} was trained on synthetic data ({trained_on.name}): it shows that the chain works, no more")

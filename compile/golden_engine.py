@@ -13,8 +13,8 @@ from functools import cached_property
 from sage_edge.runtime.bundle import Bundle
 from sage_edge.runtime.engines import Engine, open_engine
 from sage_edge.runtime.errors import BundleError
-from sage_edge.runtime.flavours import REDUCED_TOLERANCE, Flavour
-from sage_edge.runtime.golden import LADDERED, GoldenPass, cost
+from sage_edge.runtime.flavours import LADDERED, REDUCED_TOLERANCE, Flavour
+from sage_edge.runtime.golden import GoldenPass, cost
 
 from .ladder import FP32
 

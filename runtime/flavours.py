@@ -16,6 +16,9 @@ from .errors import UsageError
 REDUCED_TOLERANCE = 0.05
 """How far bf16 may lie from FP32 on a golden window: what INT8 is allowed."""
 
+LADDERED = "int8-trt"
+"""Graphs that TensorRT may have built in a finer precision than they are in."""
+
 
 @dataclass(frozen=True)
 class Flavour:

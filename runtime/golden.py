@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .engines import Engine
 from .errors import BundleError
-from .flavours import Flavour
+from .flavours import LADDERED, Flavour
 
-LADDERED = "int8-trt"
-"""Graphs that TensorRT may have built in a finer precision than they are in."""
 _INPUTS = ("faces", "samples", "visual_mask", "audio_mask")
 
 

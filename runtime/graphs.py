@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .bundle import GRAPHS, Bundle
 from .engines import Engine, open_engine
 from .errors import EngineError
-from .flavours import Flavour, flavour
+from .flavours import LADDERED, Flavour, flavour
 
 
 class Graphs:
@@ -20,7 +20,7 @@ class Graphs:
     """
 
     def __init__(self, bundle: Bundle, precision: str, backend: str = "onnxruntime", threads: int | None = None) -> None:
-        self.precision, self.backend = precision, backend
+        self.precision, self.backend, self._name = precision, backend, bundle.path.name
         self._engines: list[Engine] = []
         kind = flavour(precision, backend)
         try:
@@ -33,6 +33,17 @@ class Graphs:
             raise
         self.threads = self.visual.threads
         self.modality: NDArray[np.float32] | None = self.fusion.outputs.get("modality")
+
+    @property
+    def rungs(self) -> dict[str, str]:
+        """Graph -> what TensorRT's engine was built as ("int8", "fp16", ..., see `compile --target tensorrt`); empty on other backends."""
+        return {name: str(getattr(self, name).plan.facts.get("rung", "?")) for name in GRAPHS} if self.backend == "tensorrt" else {}
+
+    def note(self) -> str | None:
+        """The line about graphs that do not run in what was asked for."""
+        asked = "int8" if flavour(self.precision, self.backend).graphs == LADDERED else "fp32"
+        others = ", ".join(f"{name} as {rung}" for name, rung in self.rungs.items() if rung != asked)
+        return f"TensorRT runs {others}, not as {asked}; `sage-edge compile {self._name} --target tensorrt` says why" if others else None
 
     def warm_up(self) -> None:
         """Run each graph once on what its inputs hold, so that no later run pays for first-time allocations."""

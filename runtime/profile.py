@@ -156,7 +156,8 @@ def profile(
         measured_s = _feed(runs, media, seconds, progress)
         first = next(iter(runs.values())).session
         raced = [choice for choice in choices if choice.raced]
-        notes = [choice.line() for choice in raced] + [note for choice in choices if (note := choice.note(bundle))]
+        said = [choice.note(bundle) for choice in choices] + [run.session.rung_note for run in runs.values()]
+        notes = list(dict.fromkeys([choice.line() for choice in raced] + [note for note in said if note]))
         return Profile(
             bundle.path.name, bundle.manifest.digest, backend, first.threads, feed, first.hop, measured_s, WARM_UP_S,
             1e3 * (imported - began), 1e3 * (verified - imported), {name: run.timing(measured_s) for name, run in runs.items()},

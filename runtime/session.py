@@ -94,6 +94,7 @@ class Session:
         self.backend, self.precision = self.choice.backend, self.choice.precision
         self._graphs: Graphs | None = Graphs(bundle, self.precision, self.backend, threads)
         self._graphs.warm_up()
+        self.rungs, self.rung_note = self._graphs.rungs, self._graphs.note()
         self.threads = self._graphs.threads
         self._time = Timeline(m.rate_hz, m.sample_rate_hz, max_lag_ms * 1_000_000, t0_ns)
         self._sound = Soundtrack(self._time, m.window, m.samples)
@@ -193,6 +194,7 @@ class Session:
             "precision": self.precision,
             "backend": self.backend,
             "auto": self.choice.to_dict() if self.choice.raced else None,
+            "rungs": self.rungs or None,
             "threads": self.threads,
             "window": m.window,
             "hop": self.hop,

@@ -16,6 +16,7 @@ from sage_edge.cli.main import main
 from sage_edge.runtime.bundle import Bundle
 from sage_edge.runtime.engines import open_engine
 from sage_edge.runtime.errors import EngineError
+from sage_edge.runtime.session import Session
 
 HERE = Path(__file__).resolve().parent
 BLOCKED = ("torch", "torchaudio", "onnxscript", "safetensors", "matplotlib", "tqdm", "tensorboard", "transformers", "modelopt", "openvino")
@@ -67,6 +68,19 @@ def test_what_was_built_passes_verify_whatever_rung_it_is(
     rungs = [row["rung"] for row in json.loads(capsys.readouterr().out)["engines"][:3]]
     assert rungs == {"nothing": ["int8"] * 3, "int8": ["fp16"] * 3, "visual's int8": ["fp16", "int8", "int8"]}[refused]
     assert main(["verify", str(bundle.path), "--backend", "tensorrt"]) == 0, capsys.readouterr().out
+
+
+def test_a_session_says_what_tensorrt_runs(bundle: Bundle, script: standin._Script) -> None:
+    script.refuse = lambda model: "no" if len(script.built) == 1 else None
+    assert main(["compile", str(bundle.path), "--target", "tensorrt", "--precision", "both"]) == 0
+    for precision, rungs in (("int8", ("fp16", "int8", "int8")), ("fp32", ("fp32",) * 3)):
+        with Session(bundle, "tensorrt", precision, t0_ns=0) as session:
+            assert session.hello()["rungs"] == dict(zip(("visual", "audio", "fusion"), rungs, strict=True))
+            note = session.rung_note
+        wanted = "TensorRT runs visual as fp16, not as int8; `sage-edge compile by-hand.sage --target tensorrt` says why"
+        assert note == (wanted if precision == "int8" else None)
+    with Session(bundle, precision="fp32", t0_ns=0) as session:
+        assert (session.hello()["rungs"], session.rung_note) == (None, None)
 
 
 def test_a_missing_engine_is_told_with_the_command_that_builds_it(bundle: Bundle, script: standin._Script) -> None:
