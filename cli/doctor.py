@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     ok = all(check.ok for check in everything if check.needed)
     facts: dict[str, Any] = {
         "machine": {**machine(), "features": sorted(features()), "saturates": saturates(features())},
-        "versions": {**versions(()), **checkup.versions()},
+        "versions": versions(),
         "backends": [asdict(each) for each in found],
         "checks": [asdict(check) for check in everything],
         "ok": ok,

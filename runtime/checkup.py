@@ -8,7 +8,6 @@ Nothing here raises, and nothing is written but into temporary folders and, for 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -159,13 +158,3 @@ def _onnxruntimes() -> list[Check]:
         return []
     fact, _, fix = both.partition(": ")
     return [Check("onnxruntime packages", False, fact, fix, True)]
-
-
-def versions() -> dict[str, str]:
-    """Packages that decide what works here, as far as they are installed."""
-    names = ("sage-edge", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "cuda-bindings", "pycuda")
-    found = {}
-    for name in (*names, "opencv-python-headless", "av", "soxr", "sounddevice", "torch", "onnx"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found

@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 _PROC = Path("/proc")
-PACKAGES = ("sage-edge", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "opencv-python-headless", "av", "soxr", "torch", "onnx")
+PACKAGES = (
+    *("sage-edge", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "cuda-bindings", "pycuda"),
+    *("opencv-python-headless", "av", "soxr", "sounddevice", "torch", "onnx"),
+)
+"""Those that decide what works, and how fast."""
 
 
 def machine() -> dict[str, Any]:
@@ -38,6 +42,15 @@ def processor() -> str:
     with contextlib.suppress(OSError):
         return Path("/proc/device-tree/model").read_text().strip("\0\n ")
     return platform.processor() or platform.machine()
+
+
+def gpus() -> list[str]:
+    """What tells NVIDIA's GPUs and their driver here from others, without loading anything: for keys, not for people."""
+    found = [f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES')}"]
+    for path in (_PROC / "driver/nvidia/version", *sorted((_PROC / "driver/nvidia/gpus").glob("*/information"))):
+        with contextlib.suppress(OSError):
+            found += [" ".join(line.split()) for line in path.read_text().splitlines() if line.startswith(("NVRM version", "Model", "GPU UUID"))]
+    return found
 
 
 def cores() -> int:

@@ -5,7 +5,7 @@
 
 A race: each candidate must first give the bundle's golden windows within their tolerance on this machine; those that do are timed in turns over
 the graphs of one hop, and the fastest is taken, whatever its number format. The answer lies in the user's cache folder under a key of
-bundle, candidates with their versions, threads and processor. Nothing is dropped from the bundle.
+bundle, candidates with their versions, threads, processor and GPU. Nothing is dropped from the bundle.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from .flavours import FLAVOURS, Flavour, flavour
 from .golden import GoldenPass
 from .graphs import open_graph
 from .onnx_file import metadata
+from .ort import load as load_onnxruntime
 from .progress import Progress
 
 AUTO = "auto"
@@ -178,6 +179,12 @@ def _remembered(bundle: Bundle, candidates: list[_Candidate], threads: int | Non
         "threads": default_threads() if threads is None else threads,
         "processor": [platform.machine(), machine.processor(), machine.cores(), *sorted(cpu.features())],
     }
+    if any(_device(each.backend, each.kind) == "cuda" for each in candidates):
+        key["gpus"] = machine.gpus()
+    if any(each.backend == "onnxruntime" for each in candidates):
+        # onnxruntime and onnxruntime-gpu of one version differ in them
+        with contextlib.suppress(ImportError):
+            key["providers"] = load_onnxruntime().get_available_providers()
     if any(each.backend == "tensorrt" and version for each, (_, version, _) in zip(candidates, key["candidates"], strict=True)):
         # what was refused for want of an engine may run by now, and one that was built again may be another
         key["plans"] = sorted([path.name, path.stat().st_mtime_ns] for path in plans.folder().glob("*.engine"))
@@ -230,9 +237,13 @@ def race(bundle: Bundle, candidates: list[_Candidate], threads: int | None, prog
                     if turn >= _RUNS and time.perf_counter() - start_s > _LEAST_S * len(engines):
                         break
                     for each, engine in engines.items():
-                        before_s = time.perf_counter()
-                        engine.run()
-                        times[each].append(time.perf_counter() - before_s)
+                        if not each.refused:
+                            before_s = time.perf_counter()
+                            try:
+                                engine.run()
+                            except EngineError as error:
+                                each.refused = str(error)
+                            times[each].append(time.perf_counter() - before_s)
                 for each, values in times.items():
                     each.seconds += statistics.median(values) * (bundle.manifest.hop if graph == "visual" else 1)
     for each in candidates:

@@ -17,7 +17,7 @@ import pytest
 from onnx import helper, numpy_helper
 from tiny_bundle import write_manifest
 
-from sage_edge.runtime import Bundle, BundleError, EngineError, Session, UsageError
+from sage_edge.runtime import Bundle, BundleError, EngineError, Session, UsageError, machine
 from sage_edge.runtime.bundle import GRAPHS, graph_path
 from sage_edge.runtime.files import cache_folder
 from sage_edge.runtime.precision import Choice, choose, named
@@ -81,6 +81,25 @@ def test_auto_takes_the_fastest_and_keeps_the_answer(bundle: Bundle, cache: Path
         assert json.loads(file.read_text())["bundle"] == bundle.manifest.digest
     choose(bundle, "auto", "onnxruntime", 2)
     assert len(list(cache.iterdir())) == 2
+
+
+def test_auto_looks_again_where_gpus_or_providers_are_others(bundle: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    seen = []
+
+    def files() -> int:
+        choose(bundle, "auto", "onnxruntime", 1)
+        return len(list(cache.iterdir()))
+
+    seen.append(files())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    seen.append(files())
+    monkeypatch.setattr(machine, "gpus", lambda: ["Model: Another"])
+    seen.append(files())
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["AnotherExecutionProvider", "CPUExecutionProvider"])
+    seen.append(files())
+    assert [*seen, files()] == [1, 2, 3, 4, 4]
 
 
 def test_auto_without_a_writable_home(bundle: Bundle, cache: Path) -> None:

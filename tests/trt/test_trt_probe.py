@@ -13,6 +13,7 @@ from sage_edge.compile.tensorrt import build_bundle
 from sage_edge.runtime.bundle import Bundle
 from sage_edge.runtime.engines import probe as probing
 from sage_edge.runtime.engines import trt_probe
+from sage_edge.runtime.engines.cuda import Cuda
 from sage_edge.runtime.errors import EngineError
 from sage_edge.runtime.files import cache_folder
 from sage_edge.runtime.precision import Choice, choose
@@ -31,7 +32,7 @@ def test_one_node_through_all_of_it(machine: standin._Script) -> None:
     assert version == standin.__version__
     assert np.array_equal(y, X + X)
     assert len(machine.built) == 1
-    assert machine.live == 0, "engine and context are let go"
+    assert (machine.live, machine.disorder) == (0, 0), "engine and context are let go, and before the runtime"
 
 
 def test_each_step_that_fails_is_named(machine: standin._Script) -> None:
@@ -47,6 +48,21 @@ def test_each_step_that_fails_is_named(machine: standin._Script) -> None:
         trt_probe.run_one_node(probing.ONE_NODE, X)
 
 
+def test_nothing_of_tensorrt_outlives_the_gpus_context_when_a_run_fails(machine: standin._Script, monkeypatch: pytest.MonkeyPatch) -> None:
+    close, left = Cuda.close, []
+
+    def watched(self: Cuda) -> None:
+        left.append(machine.live)
+        close(self)
+
+    monkeypatch.setattr(Cuda, "close", watched)
+    monkeypatch.setattr(standin.IExecutionContext, "execute_async_v3", lambda self, stream_handle: False)
+    with pytest.raises(EngineError, match="it does not run what it has built"):
+        trt_probe.run_one_node(probing.ONE_NODE, X)
+    assert left == [0]
+    assert machine.disorder == 0
+
+
 def test_a_wrong_result_is_not_present(machine: standin._Script) -> None:
     machine.spoil = lambda model, name, value: value + 1
     probing.probe.cache_clear()
@@ -55,6 +71,26 @@ def test_a_wrong_result_is_not_present(machine: standin._Script) -> None:
     assert not found.ok
     assert found.why == "it computed [4.0, -5.0] for [3.0, -6.0]"
     assert found.version == standin.__version__
+
+
+def test_a_backend_that_fails_while_it_is_timed_is_refused_and_the_race_goes_on(
+    machine: standin._Script, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for precision in ("fp32", "int8"):
+        build_bundle(bundle, precision=precision, progress=False, say=lambda _: None)
+    windows, execute = len(bundle.golden()["samples"]), standin.IExecutionContext.execute_async_v3
+
+    def fails_late(self: standin.IExecutionContext, stream_handle: int) -> bool:
+        late = self._runs > windows and self._engine.get_tensor_name(0) == "samples"
+        quantized = any(node.op_type == "QuantizeLinear" for node in self._engine._model.graph.node)
+        return not (late and quantized) and execute(self, stream_handle)
+
+    monkeypatch.setattr(standin.IExecutionContext, "execute_async_v3", fails_late)
+    probing.probe.cache_clear()
+    choice = choose(bundle, "auto", "tensorrt")
+    probing.probe.cache_clear()
+    assert choice.name == "tensorrt fp32"
+    assert "it failed to run" in choice.refused["tensorrt int8-trt"]
 
 
 def test_auto_races_engines_that_were_built_and_looks_again_after_a_build(machine: standin._Script, bundle: Bundle) -> None:
