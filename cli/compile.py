@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     checkpoint.add_argument("--data", metavar="DATA", type=Path, help="store folder, made by 'sage-edge prepare'; needed")
     checkpoint.add_argument("--out", metavar="NAME.sage", type=Path, help="bundle folder to write; needed")
     checkpoint.add_argument("--max-drop", type=float, metavar="X", help="CCC that INT8 may lose (default 0.005)")
-    checkpoint.add_argument("--method", help="calibration: minmax, entropy or percentile (default)")
+    checkpoint.add_argument("--method", help="calibration: minmax, entropy, percentile (default), mse, or auto: the best of them per tensor")
     checkpoint.add_argument("--clips", type=int, metavar="N", help="windows to calibrate on (default 24)")
     checkpoint.add_argument("--ranges", type=Path, metavar="FILE", help="ranges that 'sage-edge calibrate' wrote, instead of calibrating")
     checkpoint.add_argument("--float", action="append", metavar="GROUP", help="leave a group of weights in float, besides the usual ones; repeatable")
@@ -75,6 +75,8 @@ def _check(args: argparse.Namespace) -> None:
         wrong = _given(args, _OF_BUNDLE)
         if wrong:
             raise UsageError(f"{wrong[0]} needs --target tensorrt and a bundle; {args.source} is compiled with --data and --out")
+        if args.ranges and (wrong := _given(args, ("method", "clips"))):
+            raise UsageError(f"{wrong[0]} says how to find ranges, and --ranges gives some; leave one of the two out")
         if missing := [option for option in ("--data", "--out") if getattr(args, option[2:]) is None]:
             raise UsageError(f"the following arguments are required: {', '.join(missing)}; sage-edge compile --help shows the options and an example")
     else:

@@ -93,9 +93,10 @@ def _partly(path: Path) -> bytes | None:
     return stripped.SerializeToString() if 0 < _quantized(stripped) < _quantized(model) else None
 
 
-def _float(path: Path) -> bytes:
-    """The graph without any Q/DQ: FP16 is left."""
-    return bytes(_strip(_load(path), None).SerializeToString())
+def _float(path: Path) -> bytes | None:
+    """The graph without any Q/DQ: FP16 is left. None where there are none."""
+    model = _load(path)
+    return bytes(_strip(model, None).SerializeToString()) if _quantized(model) else None
 
 
 def _single(path: Path) -> bytes | None:

@@ -11,10 +11,9 @@ from __future__ import annotations
 import contextlib
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -216,16 +215,23 @@ def _device() -> Any:
         return cuda.device
 
 
+@dataclass(frozen=True)
+class _Candidate(plans.Plan):
+    """A plan that is in no file yet."""
+
+    engine: bytes = field(repr=False)
+
+    def read(self) -> bytes:
+        return self.engine
+
+
 @contextlib.contextmanager
 def _opened(onnx: Path, key: plans.Key, plan: bytes) -> Iterator[Engine]:
     """The runtime's engine over a plan that is not stored yet."""
     from sage_edge.runtime.engines.tensorrt import TensorRTEngine
 
-    with tempfile.TemporaryDirectory(prefix="sage-plan-") as folder:
-        path = Path(folder) / "candidate.engine"
-        path.write_bytes(plan)
-        with contextlib.closing(TensorRTEngine(onnx, 1, plan=plans.Plan(key, path, {}))) as engine:
-            yield engine
+    with contextlib.closing(TensorRTEngine(onnx, 1, plan=_Candidate(key, onnx, {}, plan))) as engine:
+        yield engine
 
 
 def _lint(bundle: Bundle, version: str) -> str:

@@ -16,6 +16,8 @@ import pytest
 import standin
 
 from sage_edge.compile import tensorrt
+from sage_edge.compile.ladder import rungs
+from sage_edge.compile.quantize_trt import strip
 from sage_edge.compile.tensorrt import build_bundle
 from sage_edge.runtime.bundle import Bundle
 from sage_edge.runtime.engines import open_engine, plans
@@ -104,6 +106,12 @@ def test_partly_int8_leaves_the_transformers_products_in_fp16(bundle: Bundle, sc
     assert 0 < pairs(model) < whole
     readers = [node for node in model.graph.node if any("dequantized" in name for name in node.input)]
     assert [node.name.split(".")[0] for node in readers] == ["tcn_visual"]
+
+
+def test_a_graph_with_nothing_in_int8_is_not_built_twice(bundle: Bundle, tmp_path: Path) -> None:
+    onnx.save(strip(onnx.load(bundle.graph("visual", "int8-trt")), None), path := tmp_path / "visual.int8-trt.onnx")
+    sources = {rung.name: rung.source() for rung in rungs(path, bundle.graph("visual", "fp32"))}
+    assert {name for name, source in sources.items() if source is not None} == {"int8", "fp32"}
 
 
 def test_a_builder_that_takes_no_fp16_gets_int8_with_float32_around_it(bundle: Bundle, script: standin._Script) -> None:
