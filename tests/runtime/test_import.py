@@ -9,7 +9,7 @@ import pytest
 
 import sage_edge.runtime as runtime
 
-HEAVY = ("torch", "cv2", "onnxruntime", "av", "soxr", "sounddevice", "onnx")
+HEAVY = ("torch", "cv2", "onnxruntime", "openvino", "tensorrt", "cuda", "pycuda", "av", "soxr", "sounddevice", "onnx")
 
 
 @pytest.mark.parametrize(
