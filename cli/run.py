@@ -23,9 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="NAME.sage", help="the compiled bundle")
     parser.add_argument("--video", metavar="FILE", required=True, help="a video file, with or without sound")
     parser.add_argument("--out", metavar="SINK", action="append", help="jsonl:-, jsonl:FILE or csv:FILE; may be given again (default: jsonl:-)")
-    parser.add_argument(
-        "--precision", default="int8", help="fp32, fp32-cuda, int8, bf16, int8-bf16, or auto: the fastest here (default: int8)"
-    )
+    parser.add_argument("--precision", default="int8", help="fp32, fp32-cuda, int8, bf16, int8-bf16, or auto: the fastest here (default: int8)")
     parser.add_argument("--backend", default="onnxruntime", help="onnxruntime, openvino, tensorrt, or auto: the fastest here (default: onnxruntime)")
     parser.add_argument("--hop", type=int, metavar="N", help="ticks between estimates, 30 a second (default: the bundle's)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the backend (default: by the machine)")
