@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge.runtime.bundle import GRAPHS, FaceInfo
-from sage_edge.runtime.errors import CompileError, DataError
+from sage_edge.runtime.errors import DataError
 from sage_edge.runtime.onnx_file import metadata
 from sage_edge.runtime.progress import Progress
 
@@ -48,11 +48,11 @@ def calibrate(
 ) -> Ranges:
     """Ranges of `tensors` (graph name -> tensor names) of the float32 `graphs` (graph name -> path) on the clips `chosen` from `store`.
 
-    Raises UsageError for an unknown method, DataError for clips that the store lacks, that do not fit the model or whose sound is not
-    finite, CompileError as `ranges.find` does.
+    Raises UsageError for an unknown method, DataError as `check` does and for clips that the store lacks, CompileError as `ranges.find`
+    does.
     """
     check_method(method)
-    _check(store, chosen, next((metadata(path) for path in graphs.values()), {}))
+    check(store, chosen, next((metadata(path) for path in graphs.values()), {}))
     if len(chosen.clips) == 1:
         print("warning: ranges from one clip are narrow: what it does not show will be clipped; give more data or --clips", file=sys.stderr)
     with _source(graphs, store, chosen, face, f"calibrate {method}", progress) as source:
@@ -82,7 +82,7 @@ def equalise(
 
     `tensors` are those that `emit(path, ranges)` quantizes. Raises as `calibrate` does.
     """
-    _check(store, chosen, next((metadata(path) for path in graphs.values()), {}))
+    check(store, chosen, next((metadata(path) for path in graphs.values()), {}))
     with _source(graphs, store, chosen, face, "equalise", progress) as source:
         return {
             name: equalisation.equalise(graphs[name], getattr(source, name), folder / f"{name}.onnx", tensors[name], emit, method, source.where)
@@ -100,18 +100,22 @@ def _source(graphs: Mapping[str, Path], store: Store, chosen: clips.ClipSet, fac
         yield _Source(store, chosen, offline, Path(folder), bar)
 
 
-def _check(store: Store, chosen: clips.ClipSet, facts: Mapping[str, str]) -> None:
-    """DataError unless `chosen` fits a graph with the metadata `facts`, where it says, and the sound of every clip is finite."""
+def check(store: Store, chosen: clips.ClipSet, facts: Mapping[str, str]) -> None:
+    """DataError unless `chosen` fits a graph with the metadata `facts`, where it says, some clip shows a face and the sound of all is finite."""
     rate, window = facts.get("rate_hz", store.meta.get("rate")), facts.get("window", chosen.length)
     if str(store.meta.get("rate")) != str(rate):
         raise DataError(f"{store.path} was prepared with --rate {store.meta.get('rate')}, the model ticks at {rate} Hz; prepare the corpus again")
     if str(chosen.length) != str(window):
         raise DataError(f"the clips are {chosen.length} ticks long, the window of the model {window}; choose clips as long as its window")
+    shows_a_face = False
     for clip, content in zip(chosen.clips, clips.windows(store, chosen), strict=True):
+        shows_a_face |= bool(content.visual_mask.any())
         if not np.isfinite(content.samples).all():
             raise DataError(
                 f"{store.path}: {_clip(clip)} has NaN or infinite sound, the audio graph cannot be calibrated on it; prepare the corpus again"
             )
+    if not shows_a_face:
+        raise DataError(f"none of the {len(chosen.clips)} calibration clips shows a face; prepare a corpus with faces")
 
 
 def _clip(clip: clips.Clip) -> str:
@@ -136,15 +140,11 @@ class _Source:
             self._bar.step()
 
     def visual(self) -> Iterator[Feed]:
-        faces_seen = 0
         for _, window in self._windows():
             seen = np.flatnonzero(window.visual_mask)
             if len(seen):
                 some = seen[np.linspace(0, len(seen) - 1, min(len(seen), FACES)).astype(int)]
-                faces_seen += len(some)
                 yield {"faces": self._offline.pixels(window.faces[some])}
-        if not faces_seen:
-            raise CompileError(f"none of the {len(self._chosen.clips)} calibration clips shows a face; prepare a corpus with faces")
 
     def audio(self) -> Iterator[Feed]:
         for i, window in self._windows():

@@ -34,13 +34,15 @@ def run(args: argparse.Namespace) -> int:
     from sage_edge.compile.calibrated import calibrate_checkpoint
     from sage_edge.compile.search import report, search_to_files
     from sage_edge.runtime.errors import UsageError
+    from sage_edge.runtime.files import check_file
     from sage_edge.training.data.store import Store
 
     if args.max_drop is not None and not args.search:
         raise UsageError(f"--max-drop {args.max_drop:g} bounds what --search looks for; give --search, too")
+    if args.search and args.out.suffix == ".svg":
+        raise UsageError(f"{args.out} is where the picture of --search goes; give the ranges another suffix, such as .json")
     for path in (args.out, args.out.with_suffix(".svg")) if args.search else (args.out,):
-        if path.exists() and not args.force:
-            raise UsageError(f"{path} exists already; choose another name or give --force")
+        check_file(path, args.force)
     check_count(args.clips)
     if args.search:
         chosen, ranges = search_to_files(args.checkpoint, Store.open(args.data), args.out, args.method, args.clips, args.max_drop)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,9 @@ from sage_edge.runtime.bundle import (
 from sage_edge.runtime.errors import CheckpointError, CompileError, UsageError
 from sage_edge.runtime.files import atomic_folder, sha256_file
 
-from . import golden, lint, modelopt, quantize_cpu, quantize_trt
+from . import golden, lint, modelopt, quantize_cpu, quantize_trt, search_plot
 from .blame import blame
-from .calibrated import EMITTERS, calibrate_graphs, export_graphs, face_info
+from .calibrated import EMITTERS, calibrate_graphs, check_clips, export_graphs, face_info
 from .facts import HOP, check_window, weights_bytes
 from .groups import check_groups, check_names, groups
 
@@ -76,7 +77,7 @@ def compile_bundle(
 ) -> Path:
     """Compile `checkpoint` with the data of `store` into the bundle folder `out`; returns its path.
 
-    `max_drop` is the CCC that an INT8 precision may lose on valence or arousal; `method` one of `calibration.ranges.METHODS`, on `count` clips,
+    `max_drop` is the CCC that an INT8 precision may lose on valence or arousal; `method` is one that `ranges.check_method` takes, on `count` clips,
     unless `ranges` were collected before. `float_groups` stay in floating point besides those that each emitter, or the search that came with
     `ranges`, leaves so; `reduce_range` keeps the weights of `int8-cpu` in 7 bits; `by_modelopt` lets NVIDIA's ModelOpt emit `int8-trt` from the
     same ranges; `preset`, where given, is what the checkpoint must be of. Raises CheckpointError, DataError, UsageError, and CompileError when a
@@ -89,8 +90,12 @@ def compile_bundle(
     check_method(method)
     if by_modelopt:
         modelopt.check_installed()
-    if ranges is None and count < 1:
-        raise UsageError(f"{count} clips are too few to calibrate on; give at least 1")
+    if math.isnan(max_drop):
+        raise UsageError("--max-drop is nan, which no loss of CCC is below; give a number such as 0.005")
+    if ranges is None:
+        clips.check_count(count)
+    elif ranges.search is not None:
+        search_plot.check_plot(Path(SEARCH_PLOT))
     if replace:
         _check_replaceable(out)
     try:
@@ -103,6 +108,8 @@ def compile_bundle(
                 check_names(ranges.search["float_groups"] if ranges.search else (), model.preset)
             store = store if isinstance(store, Store) else Store.open(store)
             validation(store, rate_hz=model.preset.rate_hz)
+            if ranges is None:
+                check_clips(store, model.preset, count)
             facts = _Facts(model, meta, Path(checkpoint))
             _graphs(work, model, meta, facts, store, method, count, ranges, float_groups, reduce_range, by_modelopt, progress)
             manifest = facts.manifest(work, {})
@@ -143,17 +150,14 @@ def _graphs(
     if ranges is None:
         _, ranges = calibrate_graphs(paths, facts.preset, store, method, count, left, progress)
     if ranges.search is not None:
-        from . import search_plot
-
         left[quantize_cpu.PRECISION] = {*ranges.search["float_groups"], *float_groups}
-        (work / SEARCH).write_text(json.dumps(ranges.search, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        search_plot.plot(ranges.search, work / SEARCH_PLOT)
+        _keep_search(work, ranges.search)
     facts.calibration = CalibrationInfo(ranges.method, ranges.set_sha256, ranges.clips)
     facts.dims = Dims(*(_width(floats[name]) for name in ("visual", "audio")))
     facts.has_modality = any(value.name == "modality" for value in floats["fusion"].graph.output)
     facts.weights_bytes["fp32"] = sum(map(weights_bytes, floats.values()))
     del floats
-    emit = {
+    emit: dict[str, Callable[..., onnx.ModelProto]] = {
         quantize_cpu.PRECISION: functools.partial(quantize_cpu.emit, reduce_range=reduce_range),
         quantize_trt.PRECISION: modelopt.emit if by_modelopt else quantize_trt.emit,
     }
@@ -171,6 +175,13 @@ def _graphs(
         golden.write(work / GOLDEN, offline, golden.inputs(facts.preset.window, facts.preset.samples, facts.preset.face_size), PRECISIONS)
 
 
+def _keep_search(work: Path, search: Mapping[str, Any]) -> None:
+    """Write what a search found into the folder `work`, and draw it: the videos without their names."""
+    kept = {**search, "videos": sorted(search["videos"].values())}
+    (work / SEARCH).write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    search_plot.plot(kept, work / SEARCH_PLOT)
+
+
 def _look_at(name: str, precision: str, quantized: onnx.ModelProto) -> None:
     """CompileError when TensorRT would refuse an `int8-trt` graph; one line on stderr when ONNX Runtime computes in float what is in 8 bits."""
     if precision == quantize_cpu.PRECISION:
@@ -178,7 +189,7 @@ def _look_at(name: str, precision: str, quantized: onnx.ModelProto) -> None:
             print(f"warning: {name}: {', '.join(slow)} nodes are quantized and yet run in float on this machine", file=sys.stderr)
         return
     if errors := [finding for finding in lint.lint(quantized, LINTED) if finding.severity == "error"]:
-        raise CompileError(f"{name}.{precision}: {errors[0].fact} ({len(errors)} such for {LINTED}); {errors[0].fix}")
+        raise CompileError(f"{name}.{precision}: {errors[0].node}: {errors[0].fact} (1 of {len(errors)} errors for {LINTED}); {errors[0].fix}")
 
 
 class _Facts:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from sage_edge.calibration import clips
-from sage_edge.calibration.feeds import calibrate
+from sage_edge.calibration.feeds import calibrate, check
 from sage_edge.calibration.ranges import Ranges, check_method
 from sage_edge.runtime.bundle import GRAPHS, FaceInfo
 from sage_edge.runtime.faces import MARGIN
@@ -40,9 +40,15 @@ def calibrate_checkpoint(
 
     check_method(method)
     model, meta = checkpoints.load(checkpoint)
+    check_clips(store, model.preset, count)
     with tempfile.TemporaryDirectory(prefix="sage-export-") as folder:
         paths = export_graphs(model, meta, Path(folder), "{graph}.onnx", progress)
         return calibrate_graphs(paths, model.preset, store, method, count, dict.fromkeys(EMITTERS, ()), progress)
+
+
+def check_clips(store: Store, preset: Preset, count: int) -> None:
+    """What `calibrate_graphs` would refuse of the clips, before the minutes of an export. Raises UsageError, DataError."""
+    check(store, clips.pick(store, count, length=preset.window), {"rate_hz": str(preset.rate_hz), "window": str(preset.window)})
 
 
 def export_graphs(model: SAGE, meta: Mapping[str, Any], folder: Path, pattern: str, progress: bool) -> dict[str, Path]:

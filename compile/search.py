@@ -33,7 +33,7 @@ from sage_edge.runtime.files import atomic_file
 from sage_edge.runtime.progress import Progress
 
 from . import quantize_cpu
-from .calibrated import EMITTERS, calibrate_graphs, export_graphs, face_info
+from .calibrated import EMITTERS, calibrate_graphs, check_clips, export_graphs, face_info
 from .facts import HOP
 from .groups import check_groups, groups
 
@@ -125,6 +125,7 @@ def search_checkpoint(
     check_drop(max_drop)
     model, meta = checkpoints.load(checkpoint)
     validation(store, rate_hz=model.preset.rate_hz)
+    check_clips(store, model.preset, count)
     with tempfile.TemporaryDirectory(prefix="sage-export-") as folder:
         paths = export_graphs(model, meta, Path(folder), "{graph}.onnx", progress)
         chosen, ranges = calibrate_graphs(paths, model.preset, store, method, count, dict.fromkeys(EMITTERS, ()), progress)

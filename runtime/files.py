@@ -64,6 +64,20 @@ def atomic_file(target: Path) -> Iterator[Path]:
             raise
 
 
+def check_file(target: Path, replace: bool) -> None:
+    """UsageError where `atomic_file` could not make `target`, so that long work need not begin; with `replace` a file may be there already."""
+    target = Path(target)
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; name a file in it")
+    if os.path.lexists(target) and not replace:
+        raise UsageError(f"{target} exists already; choose another name or give --force")
+    near = next(parent for parent in target.absolute().parents if parent.exists())
+    if not near.is_dir():
+        raise UsageError(f"{near} is no folder, so {target} cannot be written; choose another place")
+    if not os.access(near, os.W_OK | os.X_OK):
+        raise UsageError(f"{near} cannot be written: permission denied; choose another place")
+
+
 @contextlib.contextmanager
 def _parents(target: Path) -> Iterator[None]:
     """Make the missing parents of `target`; after a failure those that are empty go again."""

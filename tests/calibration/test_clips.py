@@ -12,7 +12,7 @@ import pytest
 from sage_edge.calibration import clips
 from sage_edge.calibration.feeds import calibrate
 from sage_edge.runtime.bundle import FaceInfo
-from sage_edge.runtime.errors import CompileError, DataError, UsageError
+from sage_edge.runtime.errors import DataError, UsageError
 from sage_edge.training.data.store import Store
 
 LENGTH = 30
@@ -117,7 +117,7 @@ def test_a_corpus_without_faces_cannot_calibrate(store_path: Path, tmp_path: Pat
     face = FaceInfo(48, 40, 0.25, "rgb", (0.5,) * 3, (0.5,) * 3, 150.0)
     chosen = clips.pick(store, count=4, length=LENGTH)
     assert {clip.why for clip in chosen.clips} == {"person", "silence"}
-    with pytest.raises(CompileError, match="shows a face"):
+    with pytest.raises(DataError, match="shows a face"):
         calibrate({"visual": tmp_path / "visual.onnx"}, store, chosen, {"visual": ["faces"]}, face, "minmax", progress=False)
 
 

@@ -281,6 +281,8 @@ def test_a_file_that_is_none_or_was_tampered_with_is_refused(tmp_path: Path) -> 
         '{"method": "minmax"}',
         '{"method":"m","set_sha256":"","clips":1,"graphs":{"visual":{"x":[1]}}}',
         ranges_of_nothing + ',"search":[]}',
+        ranges_of_nothing + ',"search":{"rows":[]}}',
+        ranges_of_nothing + ',"search":{"float_groups":[1]}}',
         ranges_of_nothing + ',"set":{"clips":[]}}',
     ):
         bad.write_text(text)

@@ -25,3 +25,24 @@ def test_every_method_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["calibrate", "--help"]) == 0
     shown = capsys.readouterr().out
     assert all(method in shown for method in (*METHODS, AUTO))
+
+
+@pytest.mark.parametrize(
+    ("out", "says"),
+    [
+        ("folder", "is a folder; name a file in it"),
+        ("file/ranges.json", "is no folder, so "),
+        ("file/missing/ranges.json", "is no folder, so "),
+        ("ranges.svg", "is where the picture of --search goes"),
+    ],
+)
+def test_a_file_that_could_not_be_written_is_refused_before_anything_is_opened(
+    out: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    nowhere = str(tmp_path / "nowhere")
+    assert main(["calibrate", nowhere, "--data", nowhere, "--out", str(tmp_path / out), "--force", "--search"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from sage_edge.calibration.clips import ClipSet
 from sage_edge.calibration.ranges import Ranges
 from sage_edge.cli.main import main
-from sage_edge.compile import bundle_writer, compile_bundle
+from sage_edge.compile import bundle_writer, calibrated, compile_bundle, search
 from sage_edge.compile.calibrated import export_graphs
 from sage_edge.compile.groups import FLOAT, check_names, groups
+from sage_edge.runtime.bundle import SEARCH, SEARCH_PLOT
 from sage_edge.runtime.errors import CheckpointError, CompileError, UsageError
 from sage_edge.runtime.faces import MARGIN
 from sage_edge.training import presets
@@ -82,6 +86,66 @@ def test_a_search_of_another_model_is_refused_before_the_export(checkpoint_path:
     with pytest.raises(UsageError, match=r"no group 'audio.attention.7'"):
         compile_bundle(checkpoint_path, store_path, tmp_path / "x.sage", ranges=searched, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_ranges_leave_nothing_to_calibrate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verb = ["compile", "CKPT", "--data", "STORE", "--out", str(tmp_path / "x.sage"), "--ranges", "ranges.json"]
+    for option in (["--method", "mse"], ["--clips", "3"]):
+        assert main([*verb, *option]) == 2
+        assert capsys.readouterr().err.splitlines() == [
+            f"error: {option[0]} says how to find ranges, and --ranges gives some; leave one of the two out"
+        ]
+
+
+def test_a_drop_that_is_no_number_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--max-drop is nan"):
+        compile_bundle(tmp_path / "none", tmp_path / "none", tmp_path / "x.sage", max_drop=float("nan"), progress=False)
+
+
+def test_a_search_that_cannot_be_drawn_is_refused_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    searched = Ranges("minmax", "0" * 64, 1, {}, search={"float_groups": []})
+    with pytest.raises(UsageError, match="drawn with matplotlib, which is not installed"):
+        compile_bundle(tmp_path / "none", tmp_path / "none", tmp_path / "x.sage", ranges=searched, progress=False)
+
+
+@pytest.mark.parametrize("verb", ["compile", "calibrate", "search"])
+def test_clips_without_a_face_are_refused_before_the_export(
+    verb: str, checkpoint_path: Path, store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in (calibrated, search, bundle_writer):
+        monkeypatch.setattr(module, "export_graphs", None)
+    shutil.copytree(store_path, tmp_path / "store")
+    np.load(tmp_path / "store" / "frames" / "frame_face.npy", mmap_mode="r+")[:] = -1
+    options = {"compile": ["--out", str(tmp_path / "x.sage")], "calibrate": ["--out", str(tmp_path / "x.json")]}
+    options["search"] = [*options["calibrate"], "--search"]
+    assert main([verb.replace("search", "calibrate"), str(checkpoint_path), "--data", str(tmp_path / "store"), *options[verb]]) == 1
+    assert "calibration clips shows a face; prepare a corpus with faces" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_a_search_is_kept_without_the_names_of_videos(tmp_path: Path) -> None:
+    def quality(drop: float) -> dict[str, object]:
+        return {"sqnr_db": dict.fromkeys(("visual", "audio", "fusion"), 20.0), "drop": {"valence": drop, "arousal": drop}}
+
+    found = {
+        "precision": "int8-cpu",
+        "max_drop": 0.005,
+        "float_groups": ["fusion.head"],
+        "rows": [{"group": "fusion.head", "graph": "fusion", "left_float": quality(0.0), "alone_int8": quality(0.1)}],
+        "all_int8": quality(0.1),
+        "chosen": {"quality": quality(0.0), "hop_ms": {}},
+        "float_hop_ms": {},
+        "windows": 3,
+        "videos": {"anna": 500, "björn": 400},
+        "threads": 2,
+        "machine": {"cpu": "a cpu"},
+    }
+    bundle_writer._keep_search(tmp_path, found)
+    kept = json.loads((tmp_path / SEARCH).read_text())
+    assert kept == {**found, "videos": [400, 500]}
+    for path in (tmp_path / SEARCH, tmp_path / SEARCH_PLOT):
+        assert "anna" not in path.read_text()
 
 
 def test_every_group_of_a_model_is_known_and_its_files_explain_themselves(model, tmp_path: Path) -> None:
