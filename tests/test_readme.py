@@ -61,6 +61,9 @@ def test_the_quick_start_runs_and_reaches_what_the_project_promises(tmp_path: Pa
     for protocol in ("overlap", "live"):
         for dimension in ("valence", "arousal"):
             assert abs(ccc[protocol]["fp32"][dimension] - ccc[protocol]["int8"][dimension]) <= 0.005, (protocol, dimension)
+            assert ccc[protocol]["fp32"][dimension] - ccc[protocol]["int8"][dimension] <= 0.002, (protocol, dimension)
+    for dimension in ("valence", "arousal"):
+        assert ccc["overlap"]["fp32"][dimension] - ccc["overlap"]["int8-trt"][dimension] <= 0.002, dimension
     for modality in ("visual", "audio"):
         assert 0.3 <= without[modality]["mean"] <= ccc["overlap"]["fp32"]["mean"] - 0.1, modality
     assert summary["weights_bytes"]["int8"] < 0.45 * summary["weights_bytes"]["fp32"]
