@@ -107,8 +107,8 @@ class Ranges:
                 other = {str(name): str(row[2]) for name, row in tensors.items() if len(row) > 2 and row[2] != method}
                 methods.update({str(graph): other} if other else {})
             search = raw.get("search")
-            if search is not None and not all(isinstance(group, str) for group in search["float_groups"]):
-                raise TypeError("float_groups of its search are no names")
+            if search is not None and not all(isinstance(group, str) for group in [search["precision"], *search["float_groups"]]):
+                raise TypeError("precision or float_groups of its search are no names")
             equalised = {str(g): {str(t): [int(e) for e in row] for t, row in places.items()} for g, places in raw.get("equalised", {}).items()}
             ranges = cls(method, str(raw["set_sha256"]), int(raw["clips"]), graphs, methods, clip_set, search, equalised)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

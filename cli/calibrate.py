@@ -20,8 +20,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE", type=Path, help="JSON file to write")
     parser.add_argument("--method", default="percentile", help="minmax, entropy, percentile (default), mse, or auto: the best of them per tensor")
     parser.add_argument("--clips", type=int, default=24, metavar="N", help="windows to calibrate on (default 24)")
+    parser.add_argument("--equalise", action="store_true", help="fold factors into channels first, exactly, where that lowers the error of 8 bits")
     parser.add_argument("--search", action="store_true", help="look for the fastest mix of float and INT8, too: minutes for tiny, an hour for base")
     parser.add_argument("--max-drop", type=float, metavar="X", help="CCC that the mix of --search may lose (default 0.005)")
+    parser.add_argument(
+        "--for", dest="precision", choices=("int8-cpu", "int8-trt"), help="what --search is for (default int8-cpu; int8-trt without times)"
+    )
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--json", action="store_true", help="print clips, number of ranges and what --search found as one JSON object")
 
@@ -39,15 +43,19 @@ def run(args: argparse.Namespace) -> int:
 
     if args.max_drop is not None and not args.search:
         raise UsageError(f"--max-drop {args.max_drop:g} bounds what --search looks for; give --search, too")
+    if args.precision is not None and not args.search:
+        raise UsageError(f"--for {args.precision} says what --search is for; give --search, too")
     if args.search and args.out.suffix == ".svg":
         raise UsageError(f"{args.out} is where the picture of --search goes; give the ranges another suffix, such as .json")
     for path in (args.out, args.out.with_suffix(".svg")) if args.search else (args.out,):
         check_file(path, args.force)
     check_count(args.clips)
     if args.search:
-        chosen, ranges = search_to_files(args.checkpoint, Store.open(args.data), args.out, args.method, args.clips, args.max_drop)
+        chosen, ranges = search_to_files(
+            args.checkpoint, Store.open(args.data), args.out, args.method, args.clips, args.max_drop, args.equalise, args.precision
+        )
     else:
-        chosen, ranges = calibrate_checkpoint(args.checkpoint, Store.open(args.data), args.method, args.clips)
+        chosen, ranges = calibrate_checkpoint(args.checkpoint, Store.open(args.data), args.method, args.clips, args.equalise)
         ranges.save(args.out)
     counts = {name: len(tensors) for name, tensors in ranges.graphs.items()}
     if args.json:
@@ -57,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     why = ", ".join(f"{sum(clip.why == name for clip in chosen.clips)} {name}" for name in ("person", "no-face", "silence"))
     print(f"{args.out}: {ranges.method} over {len(chosen.clips)} clips ({why}), set {chosen.sha256[:12]}")
     print("tensors: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+    if ranges.equalised:
+        print("equalised: " + ", ".join(f"{name} {len(places)} places" for name, places in ranges.equalised.items()))
     if ranges.search is not None:
         print("\n".join(report(ranges.search)))
     return 0

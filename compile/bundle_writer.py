@@ -47,7 +47,7 @@ from sage_edge.runtime.files import atomic_folder, sha256_file
 
 from . import golden, lint, modelopt, quantize_cpu, quantize_trt, search_plot
 from .blame import blame
-from .calibrated import EMITTERS, calibrate_graphs, check_clips, export_graphs, face_info
+from .calibrated import EMITTERS, apply_equalised, calibrate_graphs, check_clips, export_graphs, face_info
 from .facts import HOP, check_window, weights_bytes
 from .groups import check_groups, check_names, groups
 
@@ -144,13 +144,15 @@ def _graphs(
 ) -> None:
     """Write the graphs of every precision, the golden windows and what a search found into the folder `work`."""
     paths = export_graphs(model, meta, work / "onnx", "{graph}.fp32.onnx", progress)
+    if ranges is not None:
+        apply_equalised(paths, ranges)
     floats = {name: onnx.load(path) for name, path in paths.items()}
     check_groups(float_groups, {group for value in floats.values() for group in groups(value)})
     left = {precision: {*emitter.FLOAT, *float_groups} for precision, emitter in EMITTERS.items()}
     if ranges is None:
         _, ranges = calibrate_graphs(paths, facts.preset, store, method, count, left, progress)
     if ranges.search is not None:
-        left[quantize_cpu.PRECISION] = {*ranges.search["float_groups"], *float_groups}
+        left[ranges.search["precision"]] = {*ranges.search["float_groups"], *float_groups}
         _keep_search(work, ranges.search)
     facts.calibration = CalibrationInfo(ranges.method, ranges.set_sha256, ranges.clips)
     facts.dims = Dims(*(_width(floats[name]) for name in ("visual", "audio")))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from sage_edge.calibration import clips
-from sage_edge.calibration.feeds import calibrate, check
+from sage_edge.calibration.equalise import apply
+from sage_edge.calibration.feeds import calibrate, check, equalise
 from sage_edge.calibration.ranges import Ranges, check_method
 from sage_edge.runtime.bundle import GRAPHS, FaceInfo
 from sage_edge.runtime.faces import MARGIN
@@ -30,9 +33,10 @@ if TYPE_CHECKING:
 
 
 def calibrate_checkpoint(
-    checkpoint: Path, store: Store, method: str = "percentile", count: int = clips.COUNT, progress: bool = True
+    checkpoint: Path, store: Store, method: str = "percentile", count: int = clips.COUNT, equalised: bool = False, progress: bool = True
 ) -> tuple[clips.ClipSet, Ranges]:
     """The clips chosen from `store` and the ranges that the model of `checkpoint` shows on them, in every group, so that any mix can be emitted.
+    `equalised` folds factors into its channels first, as `calibrate_graphs` has it.
 
     Raises CheckpointError, DataError, UsageError, CompileError.
     """
@@ -43,7 +47,7 @@ def calibrate_checkpoint(
     check_clips(store, model.preset, count)
     with tempfile.TemporaryDirectory(prefix="sage-export-") as folder:
         paths = export_graphs(model, meta, Path(folder), "{graph}.onnx", progress)
-        return calibrate_graphs(paths, model.preset, store, method, count, dict.fromkeys(EMITTERS, ()), progress)
+        return calibrate_graphs(paths, model.preset, store, method, count, dict.fromkeys(EMITTERS, ()), progress, equalised)
 
 
 def check_clips(store: Store, preset: Preset, count: int) -> None:
@@ -67,15 +71,40 @@ def calibrate_graphs(
     count: int,
     float_groups: Mapping[str, Collection[str]],
     progress: bool,
+    equalised: bool = False,
 ) -> tuple[clips.ClipSet, Ranges]:
     """Choose `count` clips of `store` and find the ranges that each emitter of `float_groups` (precision -> groups that it leaves in float)
-    needs for the exported graphs at `paths`."""
+    needs for the exported graphs at `paths`. With `equalised`, their channels are equalised first where that lowers the error of `int8-cpu`, in
+    the files themselves; the ranges say how, and hold for such graphs alone (see `apply_equalised`)."""
     chosen = clips.pick(store, count, length=preset.window)
+    factors = _equalise(paths, preset, store, chosen, method, progress) if equalised else {}
     tensors = {}
     for name, path in paths.items():
         graph = onnx.load(path)
         tensors[name] = list(dict.fromkeys(t for precision, groups in float_groups.items() for t in EMITTERS[precision].tensors(graph, groups)))
-    return chosen, calibrate(paths, store, chosen, tensors, face_info(preset), method, progress)
+    ranges = calibrate(paths, store, chosen, tensors, face_info(preset), method, progress)
+    return chosen, dataclasses.replace(ranges, equalised=factors)
+
+
+def apply_equalised(paths: Mapping[str, Path], ranges: Ranges) -> None:
+    """Fold the factors that `ranges` were found with into the exported graphs at `paths`: what they compute stays the same."""
+    for name, factors in ranges.equalised.items():
+        graph = onnx.load(paths[name])
+        apply(graph, factors)
+        onnx.save(graph, paths[name])
+
+
+def _equalise(
+    paths: Mapping[str, Path], preset: Preset, store: Store, chosen: clips.ClipSet, method: str, progress: bool
+) -> dict[str, dict[str, list[int]]]:
+    """Equalise the graphs at `paths` in place; graph -> tensor -> exponents of 2 per channel, where they were kept."""
+    tensors = {name: quantize_cpu.tensors(onnx.load(path)) for name, path in paths.items()}
+    with tempfile.TemporaryDirectory(prefix="sage-equalise-") as folder:
+        gains = equalise(paths, Path(folder), store, chosen, tensors, quantize_cpu.emit, face_info(preset), method, progress)
+        for name, path in paths.items():
+            shutil.copyfile(Path(folder) / f"{name}.onnx", path)
+    kept = {name: {gain.place.tensor: gain.exponents.tolist() for gain in rows if gain.alpha} for name, rows in gains.items()}
+    return {name: places for name, places in kept.items() if places}
 
 
 def face_info(preset: Preset) -> FaceInfo:

@@ -12,6 +12,7 @@ that way are measured, none is added up; a graph that is no faster in its mix th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import tempfile
 import time
@@ -32,7 +33,7 @@ from sage_edge.runtime.errors import UsageError
 from sage_edge.runtime.files import atomic_file
 from sage_edge.runtime.progress import Progress
 
-from . import quantize_cpu
+from . import quantize_cpu, quantize_trt
 from .calibrated import EMITTERS, calibrate_graphs, check_clips, export_graphs, face_info
 from .facts import HOP
 from .groups import check_groups, groups
@@ -92,13 +93,21 @@ class Search:
 
 
 def search_to_files(
-    checkpoint: Path, store: Store, out: Path, method: str = "percentile", count: int = clips.COUNT, max_drop: float | None = None
+    checkpoint: Path,
+    store: Store,
+    out: Path,
+    method: str = "percentile",
+    count: int = clips.COUNT,
+    max_drop: float | None = None,
+    equalised: bool = False,
+    precision: str | None = None,
 ) -> tuple[clips.ClipSet, Ranges]:
     """`search_checkpoint`, written into `out` and drawn into the .svg beside it: both, or none when it fails."""
     from .search_plot import check_plot, plot
 
     check_plot(picture := out.with_suffix(".svg"))
-    chosen, ranges = search_checkpoint(checkpoint, store, method, count, check.MAX_DROP if max_drop is None else max_drop)
+    drop, precision = check.MAX_DROP if max_drop is None else max_drop, precision or quantize_cpu.PRECISION
+    chosen, ranges = search_checkpoint(checkpoint, store, method, count, drop, equalised=equalised, precision=precision)
     assert ranges.search is not None
     with atomic_file(picture) as work:
         plot(ranges.search, work)
@@ -113,9 +122,12 @@ def search_checkpoint(
     count: int = clips.COUNT,
     max_drop: float = check.MAX_DROP,
     windows: int = mixes.WINDOWS,
+    equalised: bool = False,
+    precision: str = quantize_cpu.PRECISION,
     progress: bool = True,
 ) -> tuple[clips.ClipSet, Ranges]:
-    """As `calibrate_checkpoint`, with the ranges of every group, and in `Ranges.search` what `search` found with them.
+    """As `calibrate_checkpoint`, and in `Ranges.search` what `search` found for `precision`: "int8-cpu", timed here, or "int8-trt", by its float32
+    twin on the CPU and without times, which only its device could tell.
 
     Raises CheckpointError, DataError, UsageError, CompileError.
     """
@@ -128,8 +140,12 @@ def search_checkpoint(
     check_clips(store, model.preset, count)
     with tempfile.TemporaryDirectory(prefix="sage-export-") as folder:
         paths = export_graphs(model, meta, Path(folder), "{graph}.onnx", progress)
-        chosen, ranges = calibrate_graphs(paths, model.preset, store, method, count, dict.fromkeys(EMITTERS, ()), progress)
-        found = search(paths, ranges.graphs, store, model.preset, max_drop, windows=windows, progress=progress)
+        chosen, ranges = calibrate_graphs(paths, model.preset, store, method, count, dict.fromkeys(EMITTERS, ()), progress, equalised)
+        here = precision == quantize_cpu.PRECISION
+        emit = quantize_cpu.emit if here else functools.partial(quantize_trt.emit, half=False)
+        found = search(
+            paths, ranges.graphs, store, model.preset, max_drop, emit=emit, precision=precision, windows=windows, timed=here, progress=progress
+        )
     return chosen, dataclasses.replace(ranges, search=found.to_dict())
 
 

@@ -14,6 +14,7 @@ MICRO = {
     "wavlm_heads": 2, "wavlm_ff": 32, "wavlm_pos_kernel": 8, "wavlm_pos_groups": 4, "tcn_visual": (16, 8), "tcn_audio": (8, 8), "fusion_dim": 16,
     "fusion_layers": 1, "fusion_heads": 2, "fusion_ff": 32, "head_dim": 8,
 }  # fmt: skip
+pytestmark = pytest.mark.slow
 MODULES = ("engines", "precision", "specimen", "timing")
 
 

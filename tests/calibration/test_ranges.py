@@ -242,7 +242,8 @@ CLIPS = ClipSet("train", 300, "cd" * 32, (Clip("anna", 299, "person"), Clip("ann
 
 def test_the_file_reads_back_and_can_be_compared_by_line(tmp_path: Path) -> None:
     graphs = {"visual": {"faces": (-2.5, 2.25), "layer1/relu": (0.0, 0.1)}, "audio": {}, "fusion": {"v": (0.0, 1.0)}}
-    found = {"max_drop": 0.002, "float_groups": ["a", "b"], "rows": [{"group": "a", "ccc": 0.5}, {"group": "b", "ccc": 0.25}], "none": []}
+    rows = [{"group": "a", "ccc": 0.5}, {"group": "b", "ccc": 0.25}]
+    found = {"max_drop": 0.002, "precision": "int8-cpu", "float_groups": ["a", "b"], "rows": rows, "none": []}
     a = Ranges("auto", CLIPS.sha256, 3, graphs, {"visual": {"faces": "mse", "layer1/relu": "minmax"}, "fusion": {"v": "entropy"}}, CLIPS, found)
     a = dataclasses.replace(a, equalised={"fusion": {"norm": [0, -1, 3], "relu": [1, 0]}})
     b = dataclasses.replace(a, graphs={**a.graphs, "visual": {**a.graphs["visual"], "faces": (-2.5, 2.5)}})
@@ -283,6 +284,7 @@ def test_a_file_that_is_none_or_was_tampered_with_is_refused(tmp_path: Path) -> 
         ranges_of_nothing + ',"search":[]}',
         ranges_of_nothing + ',"search":{"rows":[]}}',
         ranges_of_nothing + ',"search":{"float_groups":[1]}}',
+        ranges_of_nothing + ',"search":{"precision":"int8-cpu","float_groups":[1]}}',
         ranges_of_nothing + ',"set":{"clips":[]}}',
     ):
         bad.write_text(text)
