@@ -31,7 +31,7 @@ def test_verify_prints_json_when_outputs_are_not_finite(tmp_path: Path, monkeypa
 
     golden = {"fp32": check.GoldenResult({"estimates": math.inf}, 0.001)}
     monkeypatch.setattr(Bundle, "open", lambda path: path)
-    monkeypatch.setattr(check, "verify", lambda *_: check.VerifyResult("x", "0", golden, 0.005))
+    monkeypatch.setattr(check, "verify", lambda *_, **__: check.VerifyResult("x", "0", golden, 0.005))
     assert main(["verify", str(tmp_path), "--json"]) == 1
     said = strict(capsys.readouterr().out)
     assert said["golden"]["fp32"]["differences"] == {"estimates": None}
