@@ -50,7 +50,8 @@ def test_the_mix_of_a_search_and_equalised_channels_are_compiled(
         props = {prop.key: prop.value for prop in onnx.load(bundle.graph(name, "int8-cpu")).metadata_props}
         assert props["float_groups"].split(",") == sorted(ranges.search["float_groups"])
     assert onnx.load(bundle.graph("fusion", "fp32")).graph == onnx.load(equal["fusion"]).graph
-    assert json.loads((out / SEARCH).read_text()) == json.loads(json.dumps(ranges.search))
+    nameless = {**ranges.search, "videos": sorted(ranges.search["videos"].values())}
+    assert json.loads((out / SEARCH).read_text()) == json.loads(json.dumps(nameless)), "all of it, but for the names of videos"
     assert "<svg" in (out / SEARCH_PLOT).read_text()
     plain = Bundle.open(bundle_path).manifest.ccc["overlap"]["fp32"]
     assert bundle.manifest.ccc["overlap"]["fp32"].mean == pytest.approx(plain.mean, abs=1e-5), "equalised channels change nothing in float"
@@ -67,11 +68,9 @@ def factors(graph: Path) -> dict[str, list[int]]:
 
 
 @pytest.mark.slow
-def test_calibrate_equalises_where_it_pays_and_says_where(
-    checkpoint_path: Path, store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_calibrate_equalises_and_says_where(checkpoint_path: Path, store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "ranges.json"
-    assert main(["calibrate", str(checkpoint_path), "--data", str(store_path), "--out", str(file), "--equalise"]) == 0
+    assert main(["calibrate", str(checkpoint_path), "--data", str(store_path), "--out", str(file), "--equalise", "--clips", "4"]) == 0
     said, ranges = capsys.readouterr().out, Ranges.load(file)
     assert ("equalised: " in said) == bool(ranges.equalised)
     assert all(places and any(any(row) for row in places.values()) for places in ranges.equalised.values())

@@ -336,7 +336,7 @@ def test_modelopt_makes_a_bundle_that_keeps_the_ccc_too(
 ) -> None:
     pytest.importorskip("modelopt")
     out = tmp_path / "by-modelopt.sage"
-    arguments = ["compile", str(checkpoint_path), "--data", str(store_path), "--out", str(out), "--modelopt", "--max-drop", "0.25"]
+    arguments = ["compile", str(checkpoint_path), "--data", str(store_path), "--out", str(out), "--modelopt", "--max-drop", "0.25", "--clips", "2"]
     assert main(arguments) == 0, capsys.readouterr().err
     for name in GRAPHS:
         props = {prop.key: prop.value for prop in onnx.load(Bundle.open(out).graph(name, "int8-trt")).metadata_props}
