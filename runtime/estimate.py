@@ -2,7 +2,9 @@
 
 {"v":1,"t_ns":...,"age_ms":12.5,"valence":0.12,"arousal":-0.31,"reliability":{"temporal":0.9,"visual":0.64,"audio":0.36},
  "face":{"track":1,"box":[x,y,w,h],"score":0.97},"audio":{"rms_dbfs":-31.0,"warm":true},
- "drops":{"frames_stale":3,"audio_overruns":0,"sinks":0},"trail":[[t_ns,valence,arousal],...]}
+ "drops":{"frames_stale":3,"audio_overruns":0,"sinks":0},"trail":[[t_ns,valence,arousal],...],
+ "smooth":{"valence":0.11,"arousal":-0.29},
+ "live":{"late_ms":63.1,"frame_age_ms":21.0,"drift_ppm":-12.5,"camera":"live","microphone":"live","face_every":1,"hop":15,"why":null}}
 """
 
 from __future__ import annotations
@@ -57,11 +59,39 @@ class Drops:
 
 
 @dataclass(frozen=True)
+class Smooth:
+    """The estimate after the filter that the hello names, per track."""
+
+    valence: float
+    arousal: float
+
+
+@dataclass(frozen=True)
+class Live:
+    """What only a live loop knows, at the moment the estimate goes to the sinks.
+
+    `late_ms` is how long ago the newest tick was, `frame_age_ms` the age of the newest frame (None before the first), `drift_ppm` how much faster
+    the microphone's clock runs than this machine's (None without sound). `camera` and `microphone` are one of `sources.STATES`, None where none
+    was asked for. Every `face_every`-th frame is read and a hop is `hop` ticks: more than asked for while `why` says "overloaded" or "hot".
+    """
+
+    late_ms: float
+    frame_age_ms: float | None
+    drift_ppm: float | None
+    camera: str | None
+    microphone: str | None
+    face_every: int
+    hop: int
+    why: str | None
+
+
+@dataclass(frozen=True)
 class Estimate:
     """Valence and arousal, in [-1, 1] and finite, at the newest tick of one hop.
 
     `t_ns` is that tick's time on the clock of the stamps. `age_ms` is how much older the frame behind it is, None without a face. `trail`
-    holds (t_ns, valence, arousal) of every tick of this hop, oldest first; the last one is this estimate.
+    holds (t_ns, valence, arousal) of every tick of this hop, oldest first; the last one is this estimate. `smooth` and `live` are added by the
+    loop; None where nothing smooths, and in a recording.
     """
 
     t_ns: int
@@ -73,11 +103,13 @@ class Estimate:
     audio: AudioLevel
     drops: Drops
     trail: tuple[tuple[int, float, float], ...]
+    smooth: Smooth | None = None
+    live: Live | None = None
     v: int = VERSION
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, in the order of the line; numbers rounded to what they mean."""
-        reliability, face = self.reliability, self.face
+        reliability, face, smooth, live = self.reliability, self.face, self.smooth, self.live
         return {
             "v": self.v,
             "t_ns": self.t_ns,
@@ -95,6 +127,19 @@ class Estimate:
             "audio": {"rms_dbfs": _round(self.audio.rms_dbfs, 1), "warm": self.audio.warm},
             "drops": {"frames_stale": self.drops.frames_stale, "audio_overruns": self.drops.audio_overruns, "sinks": self.drops.sinks},
             "trail": [[t_ns, round(valence, 6), round(arousal, 6)] for t_ns, valence, arousal in self.trail],
+            "smooth": None if smooth is None else {"valence": round(smooth.valence, 6), "arousal": round(smooth.arousal, 6)},
+            "live": None
+            if live is None
+            else {
+                "late_ms": round(live.late_ms, 1),
+                "frame_age_ms": _round(live.frame_age_ms, 1),
+                "drift_ppm": _round(live.drift_ppm, 1),
+                "camera": live.camera,
+                "microphone": live.microphone,
+                "face_every": live.face_every,
+                "hop": live.hop,
+                "why": live.why,
+            },
         }
 
     def to_json(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ..errors import UsageError
 from ..estimate import Estimate
+from ..notice import Notice, Status
 
 SCHEMES = {"jsonl": "jsonl:- or jsonl:FILE", "csv": "csv:FILE"}
 
@@ -21,7 +22,8 @@ class SinkClosed(Exception):
 
 
 class Sink(Protocol):
-    """What the live loop needs of a sink. `start` comes first, once; then `write` for each estimate; `close` may come at any time, also twice.
+    """What the live loop needs of a sink. `start` comes first, once; then `write` for each estimate, `notice` for what changes, `status` once a
+    second in a live run; `close` may come at any time, also twice.
 
     All raise SinkError for what cannot be written, SinkClosed when the reader has gone.
     """
@@ -31,6 +33,10 @@ class Sink(Protocol):
     def start(self, hello: dict[str, Any]) -> None: ...
 
     def write(self, estimate: Estimate) -> None: ...
+
+    def notice(self, notice: Notice) -> None: ...
+
+    def status(self, status: Status) -> None: ...
 
     def close(self) -> None: ...
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..estimate import Estimate
+from ..notice import Notice, Status
 from .lines import FileLines
 
 COLUMNS = (
@@ -43,6 +44,12 @@ class CsvSink:
     def write(self, estimate: Estimate) -> None:
         """Write one row."""
         self._lines.write(",".join(_text(value) for value in row(estimate)))
+
+    def notice(self, notice: Notice) -> None:
+        """Nothing: a table has no place for it."""
+
+    def status(self, status: Status) -> None:
+        """Nothing, as above."""
 
     def close(self) -> None:
         """Close the file."""

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from ..estimate import Estimate
+from ..notice import Notice, Status
 from .lines import FileLines, StdoutLines
 
 
@@ -23,6 +24,13 @@ class JsonlSink:
     def write(self, estimate: Estimate) -> None:
         """Write one estimate."""
         self._lines.write(estimate.to_json())
+
+    def notice(self, notice: Notice) -> None:
+        """Write one notice: its `type` tells it from an estimate, which has none."""
+        self._lines.write(notice.to_json())
+
+    def status(self, status: Status) -> None:
+        """Nothing: a file of estimates does not grow by what is measured beside them."""
 
     def close(self) -> None:
         """Close the file."""

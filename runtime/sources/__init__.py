@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..notice import Notice
 
 
 @dataclass(frozen=True)
@@ -54,3 +56,81 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[Event]: ...
 
     def close(self) -> None: ...
+
+
+STATES = ("opening", "live", "stalled", "gone")
+"""Of a live camera or microphone. stalled: open, but nothing new comes; gone: closed, and tried again with back-off."""
+
+
+@dataclass
+class CameraCounts:
+    """Since the start: frames that came, those replaced by a newer one before anybody took them, those that could not be decoded, and how often
+    the camera was opened again."""
+
+    frames: int = 0
+    stale: int = 0
+    damaged: int = 0
+    reopened: int = 0
+
+
+@dataclass
+class MicrophoneCounts:
+    """Since the start: samples of the device, breaks in them (overruns, gaps), and how often the microphone was opened again."""
+
+    samples: int = 0
+    overruns: int = 0
+    reopened: int = 0
+
+
+class Camera(Protocol):
+    """A live camera. It captures in a thread of its own and keeps the newest frame only. Stamps are CLOCK_MONOTONIC at arrival, or better."""
+
+    uri: str
+    asked: dict[str, Any]
+    """width, height, rate_hz, fourcc: what the URI says, None where it says nothing."""
+    granted: dict[str, Any] | None
+    """The same keys, as the device has them; None until it is open."""
+    state: str
+    counts: CameraCounts
+
+    def start(self) -> None:
+        """Open it and begin. Raises SourceError for what can never work: an unknown or busy device, a URI with a typo."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Until there is a frame that was not taken; False when the time is over."""
+
+    def newest(self) -> FrameEvent | None:
+        """The newest frame, once; None when it was taken before. Its pixels stay as they are until the next call."""
+
+    def notices(self) -> list[Notice]:
+        """What has changed since the last call."""
+
+    def close(self) -> None:
+        """Stop and release it; again does nothing."""
+
+
+class Microphone(Protocol):
+    """A live microphone, recorded by libsage without Python."""
+
+    uri: str
+    asked: dict[str, Any]
+    """rate_hz, channels; None where nothing was asked."""
+    granted: dict[str, Any] | None
+    """device, rate_hz, channels."""
+    state: str
+    counts: MicrophoneCounts
+    drift_ppm: float | None
+    """How much faster its clock runs than this machine's; None until it is known."""
+
+    def start(self) -> None:
+        """Open it and begin. Raises SourceError as `Camera.start` does."""
+
+    def read(self) -> list[AudioEvent]:
+        """All new sound at `SAMPLE_RATE_HZ` on this machine's clock: drift is taken out, so chunks that follow each other touch, and a gap in the
+        stamps is a gap in the sound."""
+
+    def notices(self) -> list[Notice]:
+        """What has changed since the last call."""
+
+    def close(self) -> None:
+        """Stop and release it; again does nothing."""

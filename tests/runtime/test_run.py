@@ -65,7 +65,7 @@ def test_lines_on_stdout_words_on_stderr(bundle_path: Path, clip: Path) -> None:
     hello, *estimates = [json.loads(line) for line in done.stdout.splitlines()]
     assert (hello["type"], hello["precision"], hello["hop"]) == ("hello", "int8-cpu", 15)
     assert [e["t_ns"] for e in estimates] == [round((15 * n + 14) / 30 * 1e9) for n in range(8)]
-    keys = ["v", "t_ns", "age_ms", "valence", "arousal", "reliability", "face", "audio", "drops", "trail"]
+    keys = ["v", "t_ns", "age_ms", "valence", "arousal", "reliability", "face", "audio", "drops", "trail", "smooth", "live"]
     assert all(list(e) == keys and e["v"] == 1 for e in estimates)
     assert all(e["face"] is not None and e["face"]["track"] == 1 for e in estimates)
     warning, summary = done.stderr.splitlines()

@@ -415,7 +415,7 @@ def test_estimates_stay_in_range(make: Make) -> None:
 def test_json_is_strict(make: Make) -> None:
     estimates = run(make(t0_ns=0), by_time(*events(make_clip(1))))
     line = json.loads(estimates[0].to_json(), parse_constant=pytest.fail)
-    assert list(line) == ["v", "t_ns", "age_ms", "valence", "arousal", "reliability", "face", "audio", "drops", "trail"]
+    assert list(line) == ["v", "t_ns", "age_ms", "valence", "arousal", "reliability", "face", "audio", "drops", "trail", "smooth", "live"]
     assert line["trail"][-1] == [line["t_ns"], line["valence"], line["arousal"]]
     assert "\n" not in estimates[0].to_json()
 
