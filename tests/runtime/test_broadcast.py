@@ -1,0 +1,313 @@
+"""The broadcast server: every reader gets what it can take, nobody holds up the rest, and strangers get nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sage_edge.runtime.errors import SinkError, UsageError
+from sage_edge.runtime.sinks.broadcast import DEPTH, Broadcast, parse_address
+
+client = pytest.importorskip("websockets.sync.client", reason="pip install 'sage-edge[serve]'")
+exceptions = pytest.importorskip("websockets.exceptions")
+
+PATIENCE_S = 20.0
+
+
+def until(true: Callable[[], Any], what: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < end, f"still not: {what}"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Broadcast]]:
+    """Makes started servers on free ports, and closes them."""
+    made: list[Broadcast] = []
+
+    def start(**options: Any) -> Broadcast:
+        made.append(Broadcast("127.0.0.1", 0, **options))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for broadcast in made:
+        broadcast.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("serve ")], "a server's thread is left"
+
+
+def connect(broadcast: Broadcast, path: str = "/", **options: Any) -> Any:
+    return client.connect(f"ws://127.0.0.1:{broadcast.port}{path}", **options)
+
+
+def get(broadcast: Broadcast, path: str = "/", method: str = "GET", **headers: str) -> tuple[int, str, str]:
+    """(status, content type, body)"""
+    connection = http.client.HTTPConnection("127.0.0.1", broadcast.port, timeout=PATIENCE_S)
+    connection.request(method, path, headers=headers)
+    response = connection.getresponse()
+    body = response.read().decode()
+    connection.close()
+    return response.status, response.headers["Content-Type"], body
+
+
+def test_every_reader_gets_every_message_in_order(serve: Callable[..., Broadcast]) -> None:
+    broadcast = serve()
+    with connect(broadcast) as one, connect(broadcast) as two:
+        until(lambda: broadcast.counts().readers == 2, "two readers")
+        sent = [f"line {i}" for i in range(DEPTH // 2)]
+        for line in sent:
+            broadcast.publish(line, "estimate")
+        assert [one.recv(PATIENCE_S) for _ in sent] == sent
+        assert [two.recv(PATIENCE_S) for _ in sent] == sent
+    until(lambda: broadcast.counts().readers == 0, "readers are forgotten when they go")
+    assert (broadcast.counts().sent, broadcast.counts().dropped) == (2 * len(sent), 0)
+
+
+def test_who_comes_late_gets_the_hello_and_the_last_status_first(serve: Callable[..., Broadcast]) -> None:
+    broadcast = serve()
+    for message, kind in (("hello", "hello"), ("old", "status"), ("gone", "estimate"), ("new", "status"), ("gone", "notice")):
+        broadcast.publish(message, kind)
+    with connect(broadcast) as reader:
+        assert [reader.recv(PATIENCE_S), reader.recv(PATIENCE_S)] == ["hello", "new"]
+        broadcast.publish("next", "estimate")
+        assert reader.recv(PATIENCE_S) == "next"
+
+
+def test_a_server_keeps_what_it_is_told_to_keep(serve: Callable[..., Broadcast]) -> None:
+    broadcast = serve(keep={"hello": 1, "estimate": 3})
+    for i in range(5):
+        broadcast.publish(f"estimate {i}", "estimate")
+    broadcast.publish("hello", "hello")
+    broadcast.publish("status", "status")
+    with connect(broadcast) as reader:
+        assert [reader.recv(PATIENCE_S) for _ in range(4)] == ["hello", "estimate 2", "estimate 3", "estimate 4"]
+
+
+def test_pictures_are_binary(serve: Callable[..., Broadcast]) -> None:
+    broadcast = serve()
+    with connect(broadcast) as reader:
+        until(lambda: broadcast.counts().readers, "a reader")
+        broadcast.publish(b"\xff\xd8", "picture")
+        assert reader.recv(PATIENCE_S) == b"\xff\xd8"
+
+
+def stalled(broadcast: Broadcast) -> socket.socket:
+    """A reader that connects and then reads nothing; its own buffer is small."""
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.connect(("127.0.0.1", broadcast.port))
+    plain.sendall(
+        f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{broadcast.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    return plain
+
+
+def test_a_reader_that_stops_loses_the_oldest_and_holds_up_nobody(serve: Callable[..., Broadcast]) -> None:
+    broadcast = serve()
+    count, size = 400, 4000
+    with stalled(broadcast), connect(broadcast) as quick:
+        until(lambda: broadcast.counts().readers == 2, "two readers")
+        for i in range(count):
+            broadcast.publish(json.dumps([i, "x" * size]), "estimate")
+            assert json.loads(quick.recv(PATIENCE_S))[0] == i, "the quick reader gets each at once"
+        counts = broadcast.counts()
+        assert counts.dropped > 0
+        in_flight = 1_000_000  # sockets and transport of the slow one; without bounds it would be all that was sent
+        assert count - counts.dropped <= DEPTH + in_flight // size
+        until(lambda: broadcast.counts().sent + counts.dropped + DEPTH >= 2 * count - 1, "sent, dropped, waiting, or the one in its hands")
+
+
+def test_closing_does_not_wait_for_a_reader_that_stopped(serve: Callable[..., Broadcast]) -> None:
+    broadcast = serve()
+    with stalled(broadcast):
+        until(lambda: broadcast.counts().readers == 1, "a reader")
+        for _ in range(300):
+            broadcast.publish("x" * 8000, "estimate")
+        until(lambda: broadcast.counts().dropped, "the reader is behind")
+        broadcast.close()
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", broadcast.port))
+
+
+def test_of_status_and_pictures_only_the_newest_waits(serve: Callable[..., Broadcast]) -> None:
+    broadcast = serve()
+    with stalled(broadcast):
+        until(lambda: broadcast.counts().readers == 1, "a reader")
+        for _ in range(100):
+            broadcast.publish(b"x" * 20_000, "picture")
+        until(lambda: broadcast.counts().sent + broadcast.counts().dropped >= 98, "all but one in flight and one that waits")
+        assert broadcast.counts().dropped > 50
+
+
+def test_publishing_before_the_start_and_after_the_end_does_nothing() -> None:
+    broadcast = Broadcast("127.0.0.1", 0)
+    broadcast.publish("early", "estimate")
+    broadcast.close()
+    broadcast.start()
+    broadcast.close()
+    broadcast.publish("late", "estimate")
+    broadcast.close()
+    assert broadcast.counts().sent == 0
+
+
+def test_readers_are_told_when_the_server_ends(serve: Callable[..., Broadcast]) -> None:
+    broadcast = serve()
+    with connect(broadcast) as reader:
+        broadcast.close()
+        with pytest.raises(exceptions.ConnectionClosedOK) as caught:
+            reader.recv(PATIENCE_S)
+        assert caught.value.rcvd.code == 1001
+
+
+def test_a_pulse_comes_first_and_goes_on(serve: Callable[..., Broadcast], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sage_edge.runtime.sinks.broadcast.PULSE_S", 0.01)
+    beats = iter(range(1_000_000))
+    broadcast = serve(pulse=lambda: f"pulse {next(beats)}")
+    broadcast.publish("hello", "hello")
+    with connect(broadcast) as reader:
+        first, second, third = (reader.recv(PATIENCE_S) for _ in range(3))
+        assert (first[:5], second, third[:5]) == ("pulse", "hello", "pulse")
+
+
+def test_plain_requests_are_answered_by_http(serve: Callable[..., Broadcast]) -> None:
+    broadcast = serve(http=lambda path: ("text/html", b"<p>page") if path == "/" else None)
+    assert get(broadcast, "/?x=1") == (200, "text/html", "<p>page")
+    assert get(broadcast, "/other")[0] == 404
+    assert get(broadcast, "/../etc/passwd")[0] == 404
+    with connect(broadcast) as reader:
+        broadcast.publish("hello", "hello")
+        assert reader.recv(PATIENCE_S) == "hello"
+
+
+def test_without_http_a_plain_request_is_told_what_this_is(serve: Callable[..., Broadcast]) -> None:
+    status, _, body = get(serve())
+    assert (status, body) == (426, "this is a WebSocket; connect with ws://\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/", {}, 401),
+        ("/?token=", {}, 401),
+        ("/?token=secre", {}, 401),
+        ("/?token=secret1", {}, 401),
+        ("/?token=secret", {}, 200),
+        ("/?token=wrong&token=secret", {}, 200),
+        ("/", {"Authorization": "Bearer secret"}, 200),
+        ("/", {"Authorization": "bearer secret"}, 200),
+        ("/", {"Authorization": "Basic secret"}, 401),
+        ("/?token=%C3%A9", {}, 401),
+    ],
+)
+def test_a_token_opens_and_nothing_else_does(serve: Callable[..., Broadcast], path: str, headers: dict[str, str], status: int) -> None:
+    broadcast = serve(token="secret", http=lambda path: ("text/plain", b"in"))
+    answer = get(broadcast, path, **headers)
+    assert answer[0] == status
+    assert "secret" not in answer[2]
+    if status == 200:
+        with connect(broadcast, path, additional_headers=headers):
+            until(lambda: broadcast.counts().readers == 1, "a reader")
+    else:
+        with pytest.raises(exceptions.InvalidStatus, match="401"):
+            connect(broadcast, path, additional_headers=headers)
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "", "[", "10.0.0.1", "127.0.0.1@evil.example:80"]
+)
+def test_another_name_for_this_machine_is_refused(serve: Callable[..., Broadcast], host: str) -> None:
+    assert get(serve(http=lambda path: ("text/plain", b"in")), Host=host)[0] == 403
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:80", "[::1]:8080", "127.5.5.5"])
+def test_this_machines_own_names_are_let_in(serve: Callable[..., Broadcast], host: str) -> None:
+    assert get(serve(http=lambda path: ("text/plain", b"in")), Host=host)[0] == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+def test_a_page_of_another_site_cannot_read(serve: Callable[..., Broadcast], origin: str) -> None:
+    broadcast = serve()
+    with pytest.raises(exceptions.InvalidStatus, match="403"):
+        connect(broadcast, origin=origin)
+    with connect(broadcast, origin=f"http://127.0.0.1:{broadcast.port}"):
+        until(lambda: broadcast.counts().readers == 1, "the page of this server may")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_address_that_others_reach_needs_a_token_and_says_so(host: str) -> None:
+    with pytest.raises(UsageError, match="can be reached from other machines and needs a token"):
+        Broadcast(host, 8080)
+    assert "by whoever has the token; the connection is not encrypted" in (Broadcast(host, 8080, token="secret").note or "")
+    assert Broadcast("127.0.0.1", 8080).note is None
+    assert Broadcast("localhost", 8080).note is None
+
+
+@pytest.mark.parametrize("token", ["", "é", "a\nb"])
+def test_a_token_that_cannot_be_sent_is_refused(token: str) -> None:
+    with pytest.raises(UsageError, match="printable ASCII"):
+        Broadcast("127.0.0.1", 0, token=token)
+
+
+def test_an_address_that_is_taken(serve: Callable[..., Broadcast]) -> None:
+    port = serve().port
+    with pytest.raises(SinkError, match=f"cannot serve at 127.0.0.1:{port}: Address already in use.*; choose another"):
+        Broadcast("127.0.0.1", port).start()
+
+
+def test_a_host_that_is_not_there() -> None:
+    with pytest.raises(SinkError, match=r"'no-such-host.invalid' is no address of this machine"):
+        Broadcast("no-such-host.invalid", 0)
+    with pytest.raises(SinkError, match=r"cannot serve at 192.0.2.1:\d+"):
+        Broadcast("192.0.2.1", 8080, token="secret").start()
+
+
+def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'sage-edge\[serve\]'"):
+        Broadcast("127.0.0.1", 0)
+
+
+@pytest.mark.parametrize(("text", "address"), [("127.0.0.1:80", ("127.0.0.1", 80)), ("localhost:0", ("localhost", 0)), ("[::1]:8080", ("::1", 8080))])
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8080", ":8080", "localhost", "localhost:", "localhost:http", "localhost:70000", "::1:8080", "localhost:-1", "localhost:²"]
+)
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(UsageError, match=r"write 127\.0\.0\.1:8080"):
+        parse_address(text)
+
+
+def test_strangers_print_nothing_and_change_nothing(serve: Callable[..., Broadcast], capfd: pytest.CaptureFixture[str]) -> None:
+    broadcast = serve()
+    for noise in (
+        b"",
+        b"\x16\x03\x01\x02",
+        b"GET\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 300,
+    ):
+        with socket.create_connection(("127.0.0.1", broadcast.port), timeout=PATIENCE_S) as plain:
+            plain.sendall(noise)
+            plain.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                while plain.recv(4096):
+                    pass
+    assert get(broadcast, method="DELETE")[0] in (400, 405)
+    with connect(broadcast) as reader:
+        reader.send("x" * 500)
+        broadcast.publish("hello", "hello")
+        assert reader.recv(PATIENCE_S) == "hello"
+    assert capfd.readouterr() == ("", "")
