@@ -6,7 +6,9 @@ microsecond. A session records find, crop, visual, audio, fusion and hop; a live
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 _FINE = 6  # 2^6 bins per octave
@@ -52,20 +54,29 @@ class Histogram:
         shift = ns.bit_length() - _FINE - 1
         self._bins[min((shift << _FINE) + (ns >> shift), _BINS - 1) if shift > 0 else ns] += 1
 
+    def merge(self, other: Histogram) -> None:
+        """Count every duration that `other` has counted."""
+        self.count += other.count
+        self.total_ns += other.total_ns
+        self.max_ns = max(self.max_ns, other.max_ns)
+        self._bins = [mine + more for mine, more in zip(self._bins, other._bins, strict=True)]
+
     def percentile_ns(self, share: float) -> float:
         """The duration that `share` (0 to 1) of all counted ones do not exceed: the middle of its bin; 0 when nothing was counted."""
-        rank, seen = max(1, -int(-share * self.count // 1)), 0
-        for index, count in enumerate(self._bins):
-            seen += count
-            if count and seen >= rank:
-                shift = max(0, (index >> _FINE) - 1)
-                low = index - (shift << _FINE)
-                return min(float(((low << shift) + (((low + 1) << shift) - 1)) / 2), float(self.max_ns))
-        return 0.0
+        return self._percentile_ns(share, list(accumulate(self._bins)))
+
+    def _percentile_ns(self, share: float, sums: list[int]) -> float:
+        if not self.count:
+            return 0.0
+        index = bisect_left(sums, max(1, -int(-share * self.count // 1)))
+        shift = max(0, (index >> _FINE) - 1)
+        low = index - (shift << _FINE)
+        return min(float(((low << shift) + (((low + 1) << shift) - 1)) / 2), float(self.max_ns))
 
     def summary(self) -> StageSummary:
         """Count, mean, percentiles."""
-        p50, p95, p99 = (self.percentile_ns(share) / 1e6 for share in (0.5, 0.95, 0.99))
+        sums = list(accumulate(self._bins))
+        p50, p95, p99 = (self._percentile_ns(share, sums) / 1e6 for share in (0.5, 0.95, 0.99))
         mean = self.total_ns / self.count / 1e6 if self.count else 0.0
         return StageSummary(self.count, mean, p50, p95, p99, self.max_ns / 1e6, self.total_ns / 1e9)
 
@@ -86,6 +97,11 @@ class Stages:
     def add(self, name: str, ns: int) -> None:
         """Count one duration of the stage `name`."""
         self[name].add(ns)
+
+    def merge(self, other: Stages) -> None:
+        """Count every duration that `other` has counted."""
+        for name, histogram in other._stages.items():
+            self[name].merge(histogram)
 
     def clear(self) -> None:
         """Forget every duration (after a warm-up), keep the names and the histogram objects."""

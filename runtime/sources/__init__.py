@@ -92,6 +92,8 @@ class Camera(Protocol):
     """The same keys, as the device has them; None until it is open."""
     state: str
     counts: CameraCounts
+    ended: bool
+    """A file that stands in for a camera is over: nothing more will come."""
 
     def start(self) -> None:
         """Open it and begin. Raises SourceError for what can never work: an unknown or busy device, a URI with a typo."""
@@ -100,7 +102,7 @@ class Camera(Protocol):
         """Until there is a frame that was not taken; False when the time is over."""
 
     def newest(self) -> FrameEvent | None:
-        """The newest frame, once; None when it was taken before. Its pixels stay as they are until the next call."""
+        """The newest frame, once; None when it was taken before. Its pixels are never written to again."""
 
     def notices(self) -> list[Notice]:
         """What has changed since the last call."""

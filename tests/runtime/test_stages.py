@@ -50,3 +50,17 @@ def test_stages_keep_order_and_objects() -> None:
     stages.clear()
     assert stages.summary() == {}
     assert stages["hop"] is hop
+
+
+@given(first=st.lists(st.integers(0, 1 << 41), max_size=50), second=st.lists(st.integers(0, 1 << 41), max_size=50))
+def test_merged_is_as_if_counted_in_one(first: list[int], second: list[int]) -> None:
+    one, other, both = Stages(), Stages(), Stages()
+    for value in first:
+        one.add("crop", value)
+        both.add("crop", value)
+    for value in second:
+        other.add("crop", value)
+        both.add("crop", value)
+    one.merge(other)
+    assert one.summary() == both.summary()
+    assert other.summary().get("crop", Histogram().summary()).count == len(second), "the other is left as it was"
