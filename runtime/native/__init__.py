@@ -1,4 +1,4 @@
-"""libsage through ctypes: face crop, audio ring, feature window. `include/sage.h` beside this file is the manual.
+"""libsage through ctypes: face crop, audio ring and capture, clock, frame slot, histogram, feature window. `include/sage.h` is the manual.
 
 Pixels: uint8, rows may be strided, what is inside a row may not. `rgb`, `bgr` [H, W, 3]; `nv12` [H * 3 / 2, W] (Y rows, then UV rows)
 or a pair (Y [H, W], UV [H / 2, W]); `yuyv` [H, W, 2]. Boxes: (x, y, width, height) in pixels, real numbers, may leave the frame.
@@ -10,28 +10,37 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sage_edge.runtime.errors import NativeError
+from sage_edge.runtime.native.capture import INPUT_OVERFLOW, INPUT_UNDERFLOW, AudioCapture, CaptureStats, ClockFit, SampleClock
+from sage_edge.runtime.native.handle import Handle, address, check
+from sage_edge.runtime.native.histogram import LatencyHistogram
 from sage_edge.runtime.native.library import Box, Image, Norm, load
+from sage_edge.runtime.native.slot import FrameSlot, NewestFrame
+
+__all__ = [
+    "INPUT_OVERFLOW",
+    "INPUT_UNDERFLOW",
+    "AudioCapture",
+    "AudioRing",
+    "CaptureStats",
+    "ClockFit",
+    "FeatureWindow",
+    "FrameSlot",
+    "LatencyHistogram",
+    "NewestFrame",
+    "SampleClock",
+    "crop",
+    "resize",
+]
 
 FORMATS = {"rgb": 0, "bgr": 1, "nv12": 2, "yuyv": 3}
 Pixels = NDArray[np.uint8] | tuple[NDArray[np.uint8], NDArray[np.uint8]]
 Rectangle = Sequence[float]
-
-
-def _check(code: int, what: str) -> int:
-    """`code` when it is not negative, else the NativeError that says what failed and why."""
-    if code >= 0:
-        return code
-    raise NativeError(f"{what}: {load().sage_strerror(code).decode()}", code)
-
-
-def _address(array: NDArray[Any]) -> int:
-    return cast(int, array.__array_interface__["data"][0])
 
 
 def _rows(array: NDArray[np.uint8], pixel: int, what: str) -> NDArray[np.uint8]:
@@ -62,11 +71,11 @@ def _image(pixels: Pixels, format: str) -> tuple[Image, object]:
         height, width = luma.shape
         if chroma.shape != (height // 2, width):
             raise NativeError(f"nv12 UV plane of shape {chroma.shape} with a Y plane of {luma.shape}: expected {(height // 2, width)}", -2)
-        return Image(_address(luma), _address(chroma), luma.strides[0], chroma.strides[0], width, height, kind), (luma, chroma)
+        return Image(address(luma), address(chroma), luma.strides[0], chroma.strides[0], width, height, kind), (luma, chroma)
     if isinstance(pixels, tuple):
         raise NativeError(f"{format} frame given as {len(pixels)} planes: expected one array")
     array = _rows(pixels, 2 if kind == 3 else 3, f"{format} frame")
-    return Image(_address(array), None, array.strides[0], 0, array.shape[1], array.shape[0], kind), array
+    return Image(address(array), None, array.strides[0], 0, array.shape[1], array.shape[0], kind), array
 
 
 @lru_cache(maxsize=32)
@@ -86,9 +95,9 @@ def crop(pixels: Pixels, box: Rectangle, out: NDArray[np.float32], mean: Sequenc
     if out.dtype != np.float32 or out.ndim != 3 or out.shape[0] != 3 or not out.flags.c_contiguous or not out.flags.writeable:
         raise NativeError(f"crop into {out.dtype} {out.shape}: expected writeable C-contiguous float32 [3, h, w]")
     x, y, width, height = box
-    code = load().sage_crop(image, Box(x, y, width, height), _norm(tuple(mean), tuple(std)), _address(out), out.shape[2], out.shape[1])
+    code = load().sage_crop(image, Box(x, y, width, height), _norm(tuple(mean), tuple(std)), address(out), out.shape[2], out.shape[1])
     if code:
-        _check(code, f"crop of box {tuple(box)} from a {image.width}x{image.height} {format} frame")
+        check(code, f"crop of box {tuple(box)} from a {image.width}x{image.height} {format} frame")
 
 
 def resize(pixels: Pixels, box: Rectangle, size: int, format: str = "rgb") -> NDArray[np.uint8]:
@@ -98,23 +107,9 @@ def resize(pixels: Pixels, box: Rectangle, size: int, format: str = "rgb") -> ND
         raise NativeError(f"resize to {size} pixels: expected 1 to 32768", -2)
     out = np.empty((size, size, 3), np.uint8)
     x, y, width, height = box
-    code = load().sage_resize(image, Box(x, y, width, height), _address(out), size, size)
-    _check(code, f"resize of box {tuple(box)} from a {image.width}x{image.height} {format} frame")
+    code = load().sage_resize(image, Box(x, y, width, height), address(out), size, size)
+    check(code, f"resize of box {tuple(box)} from a {image.width}x{image.height} {format} frame")
     return out
-
-
-class _Handle:
-    """Owns a C handle; gone with the last of its users, so that no view outlives its memory."""
-
-    def __init__(self, create: str, destroy: str, *sizes: int) -> None:
-        self.pointer = ctypes.c_void_p()
-        self._destroy = getattr(load(), destroy)
-        code = getattr(load(), create)(*sizes, ctypes.byref(self.pointer))
-        _check(code, f"{create}({', '.join(map(str, sizes))})")
-
-    def __del__(self) -> None:
-        if self.pointer:
-            self._destroy(self.pointer)
 
 
 class AudioRing:
@@ -125,7 +120,7 @@ class AudioRing:
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._handle = _Handle("sage_ring_create", "sage_ring_destroy", capacity)
+        self._handle = Handle("sage_ring_create", "sage_ring_destroy", capacity)
         self._pointer = self._handle.pointer
 
     def push(self, samples: NDArray[np.float32]) -> int:
@@ -133,11 +128,11 @@ class AudioRing:
         if samples.dtype != np.float32 or samples.ndim != 1:
             raise NativeError(f"push of samples {samples.dtype} {samples.shape}: expected float32 [n]")
         samples = np.ascontiguousarray(samples)
-        return _check(load().sage_ring_push(self._pointer, _address(samples), len(samples)), "push of samples")
+        return check(load().sage_ring_push(self._pointer, address(samples), len(samples)), "push of samples")
 
     def skip(self, n: int) -> int:
         """Append `n` zeros; returns how many unread samples were lost by it."""
-        return _check(load().sage_ring_push(self._pointer, None, n), f"skip of {n} samples")
+        return check(load().sage_ring_push(self._pointer, None, n), f"skip of {n} samples")
 
     def read(self, start: int, out: NDArray[np.float32]) -> int:
         """Copy samples start .. start + n - 1 to `out` float32 [n]; what the ring does not hold is zero. Returns how many it held.
@@ -146,12 +141,12 @@ class AudioRing:
         """
         if out.dtype != np.float32 or out.ndim != 1 or not out.flags.c_contiguous or not out.flags.writeable:
             raise NativeError(f"read into {out.dtype} {out.shape}: expected writeable C-contiguous float32 [n]")
-        return _check(load().sage_ring_read(self._pointer, start, _address(out), len(out)), f"read of samples from {start}")
+        return check(load().sage_ring_read(self._pointer, start, address(out), len(out)), f"read of samples from {start}")
 
     @property
     def written(self) -> int:
         """Samples pushed so far: the index of the next one."""
-        return _check(load().sage_ring_written(self._pointer), "samples written")
+        return check(load().sage_ring_written(self._pointer), "samples written")
 
 
 class FeatureWindow:
@@ -162,7 +157,7 @@ class FeatureWindow:
 
     def __init__(self, rows: int, dim: int) -> None:
         self.rows, self.dim = rows, dim
-        self._handle = _Handle("sage_window_create", "sage_window_destroy", rows, dim)
+        self._handle = Handle("sage_window_create", "sage_window_destroy", rows, dim)
         self._pointer = self._handle.pointer
         memory = (ctypes.c_float * (2 * rows * dim)).from_address(load().sage_window_buffer(self._pointer))
         memory._handle = self._handle  # type: ignore[attr-defined]
@@ -174,7 +169,7 @@ class FeatureWindow:
 
     def commit(self) -> None:
         """Take what was written into `slot()` as the newest row."""
-        _check(load().sage_window_commit(self._pointer), "commit of a row")
+        check(load().sage_window_commit(self._pointer), "commit of a row")
 
     def push(self, row: NDArray[np.float32]) -> None:
         """Append one row, float32 [dim]."""
@@ -185,7 +180,7 @@ class FeatureWindow:
 
     def skip(self, n: int = 1) -> None:
         """Append `n` rows of zeros."""
-        _check(load().sage_window_skip(self._pointer, n), f"skip of {n} rows")
+        check(load().sage_window_skip(self._pointer, n), f"skip of {n} rows")
 
     def view(self) -> NDArray[np.float32]:
         """The newest rows, float32 [rows, dim], without a copy."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sage_edge.runtime.errors import NativeError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 NAME = "libsage.dylib" if sys.platform == "darwin" else "libsage.so"
 
 
@@ -43,8 +43,37 @@ class Norm(ctypes.Structure):
     _fields_ = (("mean", ctypes.c_float * 3), ("std", ctypes.c_float * 3))
 
 
+class ClockState(ctypes.Structure):
+    """sage_clock_state."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("since", "resets", "settled", "drift_ppb"))
+
+
+class HistogramTotals(ctypes.Structure):
+    """sage_histogram_totals."""
+
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("count", "total_ns", "max_ns"))
+
+
+class CaptureStatistics(ctypes.Structure):
+    """sage_capture_statistics."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("calls", "samples", "overruns", "input_overflows", "input_underflows")),
+        *((name, ctypes.c_int64) for name in ("last_call_ns", "longest_gap_ns", "lateness_p50_ns", "lateness_p99_ns")),
+    )
+
+
+class SlotFrame(ctypes.Structure):
+    """sage_slot_frame: `data` is an address."""
+
+    _fields_ = (("data", ctypes.c_void_p), ("t_ns", ctypes.c_int64), ("tag", ctypes.c_int64), ("replaced", ctypes.c_int64))
+
+
 _HANDLE, _I32, _I64, _ADDRESS = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_void_p
 _OUT = ctypes.POINTER(ctypes.c_void_p)
+_OUT_I64, _OUT_DOUBLE = ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_double)
+_STATE, _TOTALS, _STATISTICS, _FRAME = map(ctypes.POINTER, (ClockState, HistogramTotals, CaptureStatistics, SlotFrame))
 _IMAGE, _BOX, _NORM = ctypes.POINTER(Image), ctypes.POINTER(Box), ctypes.POINTER(Norm)
 _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sage_strerror": (ctypes.c_char_p, (_I32,)),
@@ -53,6 +82,31 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sage_ring_push": (_I64, (_HANDLE, _ADDRESS, _I64)),
     "sage_ring_read": (_I64, (_HANDLE, _I64, _ADDRESS, _I64)),
     "sage_ring_written": (_I64, (_HANDLE,)),
+    "sage_clock_create": (_I32, (_I32, _OUT)),
+    "sage_clock_destroy": (None, (_HANDLE,)),
+    "sage_clock_add": (_I32, (_HANDLE, _I64, _I64)),
+    "sage_clock_time": (_I32, (_HANDLE, _I64, _OUT_I64)),
+    "sage_clock_read": (_I32, (_HANDLE, _STATE)),
+    "sage_histogram_create": (_I32, (_OUT,)),
+    "sage_histogram_destroy": (None, (_HANDLE,)),
+    "sage_histogram_add": (_I32, (_HANDLE, _I64)),
+    "sage_histogram_clear": (_I32, (_HANDLE,)),
+    "sage_histogram_read": (_I32, (_HANDLE, _TOTALS)),
+    "sage_histogram_percentile": (_I32, (_HANDLE, ctypes.c_double, _OUT_DOUBLE)),
+    "sage_capture_create": (_I32, (_I32, _I32, _I32, _I64, _OUT)),
+    "sage_capture_destroy": (None, (_HANDLE,)),
+    "sage_capture_callback": (ctypes.c_int, (_ADDRESS, _ADDRESS, ctypes.c_ulong, _ADDRESS, ctypes.c_ulong, _HANDLE)),
+    "sage_capture_feed": (_I64, (_HANDLE, _ADDRESS, _I64, ctypes.c_uint64, _I64)),
+    "sage_capture_read": (_I64, (_HANDLE, _I64, _ADDRESS, _I64)),
+    "sage_capture_written": (_I64, (_HANDLE,)),
+    "sage_capture_time": (_I32, (_HANDLE, _I64, _OUT_I64)),
+    "sage_capture_clock": (_I32, (_HANDLE, _STATE)),
+    "sage_capture_stats": (_I32, (_HANDLE, _STATISTICS)),
+    "sage_slot_create": (_I32, (_I64, _OUT)),
+    "sage_slot_destroy": (None, (_HANDLE,)),
+    "sage_slot_begin": (_ADDRESS, (_HANDLE,)),
+    "sage_slot_commit": (_I32, (_HANDLE, _I64, _I64)),
+    "sage_slot_take": (_I32, (_HANDLE, _FRAME)),
     "sage_window_create": (_I32, (_I32, _I32, _OUT)),
     "sage_window_destroy": (None, (_HANDLE,)),
     "sage_window_buffer": (_ADDRESS, (_HANDLE,)),

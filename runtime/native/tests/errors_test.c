@@ -73,9 +73,9 @@ static void crop(void) {
 
 int main(void) {
     CHECK(sage_abi_version() == SAGE_ABI_VERSION);
-    for (int32_t code = SAGE_E_NULL; code >= SAGE_E_MEMORY; code--) {
+    for (int32_t code = SAGE_E_NULL; code >= SAGE_E_EMPTY; code--) {
         CHECK(strstr(sage_strerror(code), "[SAGE_E_"));
-        for (int32_t other = code - 1; other >= SAGE_E_MEMORY; other--) CHECK(strcmp(sage_strerror(code), sage_strerror(other)));
+        for (int32_t other = code - 1; other >= SAGE_E_EMPTY; other--) CHECK(strcmp(sage_strerror(code), sage_strerror(other)));
     }
     CHECK(!strcmp(sage_strerror(-99), "unknown error") && !strcmp(sage_strerror(1), "unknown error"));
     ring();

@@ -1,0 +1,35 @@
+"""Durations, counted in C: a histogram of fixed size that one thread adds to and any thread reads."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import partial
+
+from sage_edge.runtime.native.handle import Handle, check
+from sage_edge.runtime.native.library import HistogramTotals, load
+
+
+class LatencyHistogram:
+    """Counts of durations in logarithmic bins, int nanoseconds; percentiles are right to 1.6 percent. One thread adds and clears."""
+
+    def __init__(self) -> None:
+        self._handle = Handle("sage_histogram_create", "sage_histogram_destroy")
+        self._pointer = self._handle.pointer
+        self.add = partial(load().sage_histogram_add, self._pointer)
+        """Count one duration; a negative one counts as 0."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+        check(load().sage_histogram_clear(self._pointer), "clear of a histogram")
+
+    def totals(self) -> tuple[int, int, int]:
+        """How many, their sum and the longest, in nanoseconds."""
+        totals = HistogramTotals()
+        check(load().sage_histogram_read(self._pointer, ctypes.byref(totals)), "totals of a histogram")
+        return totals.count, totals.total_ns, totals.max_ns
+
+    def percentile_ns(self, share: float) -> float:
+        """The duration that `share` (0 to 1) of all counted ones do not exceed: the middle of its bin; 0 when nothing was counted."""
+        ns = ctypes.c_double()
+        check(load().sage_histogram_percentile(self._pointer, share, ctypes.byref(ns)), f"percentile {share} of a histogram")
+        return ns.value
