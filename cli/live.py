@@ -1,0 +1,181 @@
+"""The live half of `sage-edge run`: devices, outputs and a page are checked first, then engines are loaded, then the loop has them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from sage_edge.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from sage_edge.runtime.bundle import Bundle
+    from sage_edge.runtime.clock import Clock
+    from sage_edge.runtime.notice import Notice
+    from sage_edge.runtime.precision import Choice
+    from sage_edge.runtime.session import Session
+    from sage_edge.runtime.smooth_tracks import SmoothTracks
+
+MOST_FACES = 4
+
+
+def run_devices(args: argparse.Namespace) -> int:
+    """0 when it was ended, by whatever."""
+    from sage_edge.runtime.bundle import Bundle
+    from sage_edge.runtime.clock import MonotonicClock
+    from sage_edge.runtime.finders import open_finder
+    from sage_edge.runtime.live_devices import run_live_devices
+    from sage_edge.runtime.session import Session
+    from sage_edge.runtime.thermal import Thermometer
+
+    clock = MonotonicClock()
+    follow = args.faces or "largest"
+    smooth = _smooth(args.smooth, follow)
+    _check_times(args)
+    camera, microphone = _devices(args, clock)
+    sinks, show, notes = _sinks(args, clock)
+    bundle = Bundle.open(args.bundle)
+    finder = open_finder(args.finder, bundle.manifest.face.margin, MOST_FACES if follow == "all" else 1)
+    with contextlib.ExitStack() as stack:
+        for device in (camera, microphone):
+            if device is not None:
+                stack.callback(device.close)
+                device.start()
+        choice = chosen(bundle, args)
+        session = stack.enter_context(
+            Session(bundle, precision=choice, hop=args.hop, threads=args.threads, faces=finder, follow=follow, most_faces=MOST_FACES, hop_thread=True)
+        )
+        introduce(bundle, session)
+        for note in notes:
+            say(f"note: {note}")
+        stop = stack.enter_context(_stop_signals())
+        summary = run_live_devices(
+            camera,
+            microphone,
+            session,
+            sinks,
+            clock=clock,
+            stop=stop,
+            seconds=args.seconds,
+            smooth=smooth,
+            budget_ms=args.budget_ms,
+            thermometer=Thermometer(),
+            say=_say_notice,
+            show=show,
+            about={"faces": follow, "finder": args.finder or "cascade"},
+        )
+    say(summary.line())
+    return 0
+
+
+def chosen(bundle: Bundle, args: argparse.Namespace) -> Choice:
+    """The precision and backend that were asked for, with a line about what is not plain."""
+    import cv2
+
+    from sage_edge.runtime.precision import choose
+
+    cv2.setNumThreads(1)  # the engines have the cores; OpenCV's pool would only wait beside them
+    choice = choose(bundle, args.precision, args.backend, args.threads, progress=True)
+    if choice.raced:
+        say(f"note: {choice.line()}")
+    if note := choice.note(bundle):
+        say(f"note: {note}")
+    return choice
+
+
+def introduce(bundle: Bundle, session: Session) -> None:
+    """What a person should know of the engines and of the data behind them."""
+    if session.rung_note:
+        say(f"note: {session.rung_note}")
+    trained_on = bundle.manifest.trained_on
+    if trained_on.synthetic:
+        say(f"warning: {bundle.path.name} was trained on synthetic data ({trained_on.name}): it shows that the chain works, no more")
+
+
+def say(text: str) -> None:
+    """A line for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_notice(notice: Notice) -> None:
+    say(f"{notice.what}: {notice.detail}")
+
+
+def _check_times(args: argparse.Namespace) -> None:
+    for option, value in (("--budget-ms", args.budget_ms), ("--seconds", args.seconds)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"{option} {value:g} is no time; give a number above 0")
+    if args.pace:
+        raise UsageError("--pace is of --video; a live run has no other speed")
+
+
+def _smooth(text: str | None, follow: str) -> SmoothTracks | None:
+    from sage_edge.runtime.smooth_tracks import SmoothTracks
+    from sage_edge.runtime.smoothing import Smoothing
+
+    return None if text == "none" else SmoothTracks(Smoothing.parse(text or "one-euro"), follow == "all")
+
+
+def _devices(args: argparse.Namespace, clock: Clock) -> tuple[Any, Any]:
+    """The camera and the microphone, not started; None for "none"."""
+    from sage_edge.runtime.sources.uri import parse_camera, parse_microphone
+
+    camera = parse_camera(args.camera or "none")
+    microphone = parse_microphone(args.mic or "none")
+    if camera is None and microphone is None:
+        raise UsageError("nothing to look at or to listen to; give --camera URI, --mic NAME or --video FILE (sage-edge devices lists what there is)")
+    opened: list[Any] = [None, None]
+    if camera is not None:
+        from sage_edge.runtime.sources.camera import open_camera
+
+        opened[0] = open_camera(args.camera, clock)
+    if microphone is not None:
+        from sage_edge.runtime.sources.microphone import open_microphone
+
+        opened[1] = open_microphone(args.mic, clock)
+    return opened[0], opened[1]
+
+
+def _sinks(args: argparse.Namespace, clock: Clock) -> tuple[list[Any], Callable[[Any], None] | None, list[str]]:
+    """The outputs behind their queues; what shows pictures, if that was asked for; and what a person should be told."""
+    from sage_edge.runtime.sinks import open_sinks
+    from sage_edge.runtime.sinks.queued import Queued
+
+    for option in ("share_video", "token"):
+        if getattr(args, option) and not args.serve:
+            raise UsageError(f"--{option.replace('_', '-')} is of the page; give --serve HOST:PORT, too")
+    found: list[Any] = list(open_sinks(args.out or ([] if args.serve else ["jsonl:-"]), clock.now_ns))
+    show, notes = None, [note for sink in found if (note := getattr(sink, "note", None))]
+    if args.serve:
+        from sage_edge.runtime.serve.page import Page
+        from sage_edge.runtime.sinks.broadcast import parse_address
+
+        host, port = parse_address(args.serve)
+        page = Page(host, port, token=args.token, share_video=args.share_video, clock=clock)
+        show = page.offer if args.share_video else None
+        found.append(page)
+        notes += [f"the page is at {page.url}", *([page.note] if page.note else [])]
+    return [Queued(sink, now_ns=clock.now_ns) for sink in found], show, notes
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM or Ctrl-C has come; the second one interrupts as usual."""
+    came: list[int] = []
+    before: dict[int, Any] = {}
+
+    def stop(number: int, frame: object) -> None:
+        came.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, stop)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

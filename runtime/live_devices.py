@@ -1,0 +1,349 @@
+"""The loop over live devices: the newest frame and all new sound go into a session, its estimates go to sinks, until somebody stops it.
+
+    camera.start(); microphone.start()
+    with Session(bundle, hop_thread=True) as session:
+        summary = run_live_devices(camera, microphone, session, [Queued(open_sink("jsonl:-"))])
+
+One thread, the caller's. A camera keeps its newest frame in a thread of its own, a microphone records in C, sinks write behind queues; nothing
+here waits for any of them. Stamps are ns of CLOCK_MONOTONIC. A device that is silent does not hold up an estimate: a tick that is older than
+`WAIT_MS` is decided with what there is. Losses are counted, changes are notices: every estimate is there, or a notice says why not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .clock import Clock, MonotonicClock
+from .degrade import Degrader, levels
+from .estimate import Drops, Estimate, Live
+from .live import STAGES, hello
+from .notice import Notice
+from .session import Session
+from .sinks import Sink, SinkClosed
+from .smooth_tracks import SmoothTracks
+from .sources import Camera, FrameEvent, Microphone
+from .stages import Histogram, StageSummary
+from .status import StatusLine
+from .thermal import Heat, Thermometer
+from .ticks import NS_PER_S
+
+WAIT_MS = 200.0
+"""A silent device is waited for this long, half the budget if that is less."""
+JUMP_NS = 5 * NS_PER_S
+"""More than this between two turns of the loop: the machine was suspended or the process stopped, and the time in between is left out."""
+TURN_S = 1 / 30
+"""The longest turn while nothing comes."""
+STATUS_NS = NS_PER_S
+HEAT_NS = 5 * NS_PER_S
+TOUCHING_NS = 25_000_000
+"""Stamps of sound are trusted to this when they stand for its samples (`soundtrack.JITTER_NS` and a bit)."""
+ENDS = {"end": "", "seconds": "", "stopped": "; stopped", "closed": "; the reader of the output has gone", "interrupted": "; interrupted"}
+
+
+@dataclass(frozen=True)
+class DeviceSummary:
+    """What a run did. `ended` is one of `ENDS`: "end" (of a file that stood in for a camera), "seconds" (as many as asked for), "stopped" (by
+    `stop`), "closed" (the reader of a sink has gone), "interrupted"."""
+
+    frames: int
+    """Frames that were taken; those that a newer one replaced before are in `drops`."""
+    estimates: int
+    seconds: float
+    late: StageSummary
+    """How late estimates were, ms."""
+    stages: dict[str, StageSummary]
+    drops: Drops
+    reopened: int
+    degraded: int
+    """How often less was done than asked for."""
+    jumps: int
+    ended: str
+
+    def line(self) -> str:
+        """The run in one line for people."""
+        times = ", ".join(f"{STAGES[name]} {s.p50:.2f}/{s.p95:.2f}" for name in STAGES if (s := self.stages.get(name)) is not None)
+        return (
+            f"{self.frames} frames, {self.estimates} estimates in {self.seconds:.1f} s, p50/p95 {self.late.p50:.0f}/{self.late.p95:.0f} ms late; "
+            f"drops: frames_stale {self.drops.frames_stale}, audio_overruns {self.drops.audio_overruns}, sinks {self.drops.sinks}; "
+            f"reopened {self.reopened}, degraded {self.degraded}, clock jumps {self.jumps}; p50/p95 ms: {times or 'none'}{ENDS[self.ended]}"
+        )
+
+
+def run_live_devices(
+    camera: Camera | None,
+    microphone: Microphone | None,
+    session: Session,
+    sinks: Sequence[Sink],
+    *,
+    clock: Clock | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    seconds: float | None = None,
+    smooth: SmoothTracks | None = None,
+    budget_ms: float | None = None,
+    thermometer: Thermometer | None = None,
+    say: Callable[[Notice], None] = lambda _: None,
+    show: Callable[[FrameEvent], None] | None = None,
+    about: dict[str, Any] | None = None,
+) -> DeviceSummary:
+    """Run devices that were started through `session` into `sinks`, which are closed; devices and session stay the caller's.
+
+    Ends when `stop` says so (asked at every turn), after `seconds`, when a file that stands in for a camera is over or the reader of a sink has
+    gone; estimates that are due by then are written. An estimate may be `budget_ms` late (`WAIT_MS` and one hop when None) before less is
+    done. `say` gets every notice, too, `show` every frame that is taken, and `about` goes into the hello. Raises what session and devices
+    raise: SourceError, EngineError.
+    """
+    loop = _Loop(camera, microphone, session, sinks, clock or MonotonicClock(), smooth, budget_ms, thermometer, say, show, about or {})
+    ended = "stopped"
+    try:
+        ended = loop.run(stop, seconds)
+    except KeyboardInterrupt:
+        ended = "interrupted"
+    except SinkClosed:
+        ended = "closed"
+    finally:
+        for sink in sinks:
+            sink.close()
+    return loop.summary(ended)
+
+
+class _Loop:
+    """One run. Times are ns of `clock`, durations of stages ns of it as well."""
+
+    def __init__(
+        self,
+        camera: Camera | None,
+        microphone: Microphone | None,
+        session: Session,
+        sinks: Sequence[Sink],
+        clock: Clock,
+        smooth: SmoothTracks | None,
+        budget_ms: float | None,
+        thermometer: Thermometer | None,
+        say: Callable[[Notice], None],
+        show: Callable[[FrameEvent], None] | None,
+        about: dict[str, Any],
+    ) -> None:
+        self._camera, self._microphone, self._session, self._sinks, self._clock = camera, microphone, session, sinks, clock
+        self._smooth, self._thermometer, self._say, self._show, self._about = smooth, thermometer, say, show, about
+        budget_ms = WAIT_MS + session.hop * 1000 / session.rate_hz if budget_ms is None else budget_ms
+        self._budget_ms, self._wait_ns = budget_ms, int(min(WAIT_MS, budget_ms / 2) * 1_000_000)
+        self._degrader = Degrader(levels(session.hop, session.window, camera is not None), session.rate_hz, budget_ms)
+        self._spacing_ns = 0
+        self._heat: Heat | None = None
+        self._frames = self._estimates = self._degraded = self._jumps = 0
+        self._late = Histogram()
+        self._start_ns = self._now_ns = self._estimate_ns = self._status_ns = self._heat_ns = clock.now_ns()
+        self._newest_ns: int | None = None
+        self._pushed_ns = self._heard_ns = self._start_ns
+        self._lost = self._losses()
+        self._line = StatusLine(clock, session.stages, camera, microphone, sinks)
+
+    def run(self, stop: Callable[[], bool], seconds: float | None) -> str:
+        self._begin()
+        end_ns = None if seconds is None else self._start_ns + round(seconds * NS_PER_S)
+        ended = "stopped"
+        while not stop():
+            if end_ns is not None and self._now_ns >= end_ns:
+                ended = "seconds"
+                break
+            self._turn()
+            if getattr(self._camera, "ended", False):
+                ended = "end"
+                break
+        self._session.finish()
+        self._emit()
+        self._tell()
+        self._status()
+        return ended
+
+    def _begin(self) -> None:
+        """What devices collected while the engines were loaded is old; the epoch is now."""
+        if self._microphone is not None:
+            self._microphone.read()
+        if self._camera is not None:
+            self._camera.newest()
+        self._start_ns = self._now_ns = self._estimate_ns = self._clock.now_ns()
+        self._lost = self._losses()
+        first = self.hello()
+        for sink in self._sinks:
+            sink.start(first)
+        self._session.advance(self._start_ns)
+
+    def hello(self) -> dict[str, Any]:
+        """The hello of a session, and what the loop adds."""
+        return {
+            **hello(self._session),
+            "smooth": None if self._smooth is None else self._smooth.to_dict(),
+            "budget_ms": self._budget_ms,
+            "camera": None if self._camera is None else self._camera.uri,
+            "microphone": None if self._microphone is None else self._microphone.uri,
+            **self._about,
+        }
+
+    def _turn(self) -> None:
+        if self._camera is None:
+            self._clock.sleep(TURN_S)
+        else:
+            self._camera.wait(TURN_S)
+        now_ns = self._clock.now_ns()
+        elapsed_ns, self._now_ns = now_ns - self._now_ns, now_ns
+        if elapsed_ns > JUMP_NS:
+            self._jump(now_ns, elapsed_ns)
+        self._hear()
+        self._look()
+        self._session.advance(self._ready_ns())
+        self._count_losses()
+        self._emit()
+        self._tell()
+        self._watch()
+        if now_ns - self._status_ns >= STATUS_NS:
+            self._status()
+
+    def _hear(self) -> None:
+        if self._microphone is None:
+            return
+        session = self._session
+        for event in self._microphone.read():
+            session.push_audio(event.samples, event.t_ns)
+            self._heard_ns = max(self._heard_ns, event.t_ns + len(event.samples) * NS_PER_S // session.sample_rate_hz)
+
+    def _look(self) -> None:
+        if self._camera is None:
+            return
+        frame = self._camera.newest()
+        if frame is None:
+            return
+        self._frames += 1
+        self._newest_ns = frame.t_ns
+        self._session.stages.add("capture", self._clock.now_ns() - frame.t_ns)
+        if frame.t_ns - self._pushed_ns >= self._spacing_ns:
+            self._pushed_ns = frame.t_ns
+            self._session.push_frame(frame.pixels, frame.t_ns, frame.format, copy=False)
+        if self._show is not None:
+            self._show(frame)
+
+    def _ready_ns(self) -> int:
+        """Up to here nothing older is to be waited for: what the session cannot know by itself."""
+        late_ns = self._now_ns - self._wait_ns
+        if self._camera is None:
+            return max(late_ns, self._heard_ns - TOUCHING_NS)
+        if self._newest_ns is None:
+            return late_ns
+        if self._microphone is None:
+            return max(late_ns, self._newest_ns)
+        return max(late_ns, min(self._newest_ns, self._heard_ns - TOUCHING_NS)) if self._spacing_ns else late_ns
+
+    def _jump(self, now_ns: int, elapsed_ns: int) -> None:
+        """Leave out the time that nobody saw: no burst of estimates about it."""
+        self._jumps += 1
+        seconds, since_ns = elapsed_ns / NS_PER_S, self._estimate_ns
+        detail = f"{seconds:.1f} s passed between two turns of the loop (the machine slept, or the process was stopped); no estimates for them"
+        self._notice(Notice(now_ns, "clock_jump", f"{detail}, from t_ns {since_ns} to {now_ns}"))
+        if self._microphone is not None:
+            self._microphone.read()
+        if self._camera is not None:
+            self._camera.newest()
+        self._session.skip(now_ns)
+        self._newest_ns = None
+        self._pushed_ns = self._heard_ns = self._estimate_ns = now_ns
+        self._degrader.forget(now_ns)
+        if self._smooth is not None:
+            self._smooth.clear()
+
+    def _emit(self) -> None:
+        for estimate in self._session.poll():
+            now_ns = self._clock.now_ns()
+            late_ms = (now_ns - estimate.t_ns) / 1e6
+            self._late.add(now_ns - estimate.t_ns)
+            self._degrader.late(now_ns, late_ms)
+            self._estimate_ns = max(self._estimate_ns, estimate.t_ns)
+            line = replace(estimate, smooth=None if self._smooth is None else self._smooth.add(estimate), live=self._live(now_ns, late_ms))
+            self._write(line)
+            self._session.stages.add("emit", self._clock.now_ns() - now_ns)
+            self._estimates += 1
+
+    def _write(self, estimate: Estimate) -> None:
+        for sink in self._sinks:
+            sink.write(estimate)
+
+    def _live(self, now_ns: int, late_ms: float) -> Live:
+        camera, microphone, level = self._camera, self._microphone, self._degrader.level
+        return Live(
+            late_ms=late_ms,
+            frame_age_ms=None if self._newest_ns is None else (now_ns - self._newest_ns) / 1e6,
+            drift_ppm=None if microphone is None else microphone.drift_ppm,
+            camera=None if camera is None else camera.state,
+            microphone=None if microphone is None else microphone.state,
+            face_every=level.face_every,
+            hop=level.hop,
+            why=self._degrader.why,
+        )
+
+    def _watch(self) -> None:
+        """Late, hot, or neither: do as much as there is time for."""
+        now_ns = self._now_ns
+        if self._thermometer is not None and now_ns - self._heat_ns >= HEAT_NS:
+            self._heat_ns = now_ns
+            self._heat = self._thermometer.read()
+            self._degrader.heat(self._heat)
+        due_ms = (now_ns - self._estimate_ns) / 1e6 - self._degrader.level.hop * 1000 / self._session.rate_hz
+        if due_ms > self._budget_ms:
+            self._degrader.late(now_ns, due_ms)
+        change = self._degrader.step(now_ns)
+        if change is None:
+            return
+        every, tick_ns = change.level.face_every, NS_PER_S / self._session.rate_hz
+        self._spacing_ns = 0 if every == 1 else int((every - 0.25) * tick_ns)
+        self._session.set_hop(change.level.hop)
+        self._degraded += change.worse
+        self._notice(Notice(now_ns, "degraded" if change.worse else "recovered", change.detail))
+
+    def _tell(self) -> None:
+        """Hand on what devices and sinks have to say."""
+        for part in (self._camera, self._microphone, *self._sinks):
+            if part is not None and hasattr(part, "notices"):
+                for notice in part.notices():
+                    self._notice(notice)
+
+    def _notice(self, notice: Notice) -> None:
+        self._say(notice)
+        for sink in self._sinks:
+            sink.notice(notice)
+
+    def _status(self) -> None:
+        self._status_ns = self._now_ns
+        status = self._line.line(self._session.drops, self._heat)
+        for sink in self._sinks:
+            sink.status(status)
+
+    def _losses(self) -> tuple[int, int, int]:
+        """Frames, sound and lines that were lost outside the session so far."""
+        camera, microphone = self._camera, self._microphone
+        frames = 0 if camera is None else camera.counts.stale + camera.counts.damaged
+        sound = 0 if microphone is None else microphone.counts.overruns
+        return frames, sound, sum(getattr(sink, "dropped", 0) for sink in self._sinks)
+
+    def _count_losses(self) -> None:
+        now, before = self._losses(), self._lost
+        if now != before:
+            self._lost = now
+            self._session.count_drops(now[0] - before[0], now[1] - before[1], now[2] - before[2])
+
+    def summary(self, ended: str) -> DeviceSummary:
+        self._count_losses()
+        self._line.whole.merge(self._session.stages)
+        reopened = sum(part.counts.reopened for part in (self._camera, self._microphone) if part is not None)
+        return DeviceSummary(
+            self._frames,
+            self._estimates,
+            (self._clock.now_ns() - self._start_ns) / NS_PER_S,
+            self._late.summary(),
+            self._line.whole.summary(),
+            self._session.drops,
+            reopened,
+            self._degraded,
+            self._jumps,
+            ended,
+        )
