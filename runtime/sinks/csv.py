@@ -9,8 +9,14 @@
 | face_track, face_x, face_y, face_w, face_h, face_score | the face, pixels of the frame; empty when there is none |
 | audio_rms_dbfs, audio_warm | level of the hop's sound; 1 once the whole window has sound |
 | drops_frames_stale, drops_audio_overruns, drops_sinks | losses since the start |
+| smooth_valence, smooth_arousal | after the filter of the run |
+| late_ms, frame_age_ms | how long ago the tick was when the row was made; age of the newest frame then |
+| drift_ppm | how much faster the microphone's clock runs |
+| camera, microphone | opening, live, stalled or gone |
+| face_every, hop, why | every n-th frame is read, ticks between rows; overloaded or hot while that is more than asked for |
 
-Empty means unknown. The ticks between two hops are in the `trail` of JSONL, not here, and there is no hello.
+Empty means unknown, or not in a recording. With several faces there is a row for each. The ticks between two hops are in the `trail` of JSONL,
+not here, and there is no hello.
 """
 
 from __future__ import annotations
@@ -27,7 +33,10 @@ COLUMNS = (
     *("face_track", "face_x", "face_y", "face_w", "face_h", "face_score"),
     *("audio_rms_dbfs", "audio_warm"),
     *("drops_frames_stale", "drops_audio_overruns", "drops_sinks"),
+    *("smooth_valence", "smooth_arousal"),
+    *("late_ms", "frame_age_ms", "drift_ppm", "camera", "microphone", "face_every", "hop", "why"),
 )
+_LIVE = COLUMNS[-8:]
 
 
 class CsvSink:
@@ -36,10 +45,13 @@ class CsvSink:
     def __init__(self, target: str) -> None:
         self.spec = f"csv:{target}"
         self._lines = FileLines(target)
+        self._started = False
 
     def start(self, hello: dict[str, Any]) -> None:
-        """Write the header."""
-        self._lines.write(",".join(COLUMNS))
+        """Write the header, once."""
+        if not self._started:
+            self._lines.write(",".join(COLUMNS))
+            self._started = True
 
     def write(self, estimate: Estimate) -> None:
         """Write one row."""
@@ -66,8 +78,10 @@ def row(estimate: Estimate) -> list[Any]:
         *(face["track"], *(face["box"] or [None] * 4), face["score"]),
         *(line["audio"]["rms_dbfs"], int(line["audio"]["warm"])),
         *(line["drops"][key] for key in ("frames_stale", "audio_overruns", "sinks")),
+        *((line["smooth"] or {}).get(key) for key in ("valence", "arousal")),
+        *((line["live"] or {}).get(key) for key in _LIVE),
     ]
 
 
-def _text(value: float | None) -> str:
-    return "" if value is None else repr(value)
+def _text(value: float | str | None) -> str:
+    return "" if value is None else value if isinstance(value, str) else repr(value)

@@ -16,10 +16,13 @@ class JsonlSink:
     def __init__(self, target: str) -> None:
         self.spec = f"jsonl:{target}"
         self._lines: FileLines | StdoutLines = StdoutLines() if target == "-" else FileLines(target)
+        self._started = False
 
     def start(self, hello: dict[str, Any]) -> None:
-        """Write the hello line."""
-        self._lines.write(json.dumps(hello, separators=(",", ":"), allow_nan=False))
+        """Write the hello line, once."""
+        if not self._started:
+            self._lines.write(json.dumps(hello, separators=(",", ":"), allow_nan=False))
+            self._started = True
 
     def write(self, estimate: Estimate) -> None:
         """Write one estimate."""

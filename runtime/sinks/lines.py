@@ -53,6 +53,7 @@ class FileLines:
         if self._handle is not None and self._regular:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._handle, self._end)
+                os.lseek(self._handle, self._end, os.SEEK_SET)
 
     def close(self) -> None:
         """Close the file; again does nothing."""

@@ -11,25 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from estimates import HELLO, LIVE, NOTICE, SEEN, STATUS, UNSEEN
 
 from sage_edge.runtime.errors import SinkError, UsageError
-from sage_edge.runtime.estimate import AudioLevel, Drops, Estimate, Face, Reliability
+from sage_edge.runtime.estimate import Estimate, Face
 from sage_edge.runtime.sinks import SinkClosed, open_sink, open_sinks
 from sage_edge.runtime.sinks.csv import COLUMNS
-
-HELLO = {"type": "hello", "v": 1}
-SEEN = Estimate(
-    t_ns=466_666_667,
-    age_ms=12.345,
-    valence=0.1234567,
-    arousal=-0.5,
-    reliability=Reliability(0.9, 0.64, 0.36),
-    face=Face(2, (10.04, 20.0, 96.0, 96.0), 0.97),
-    audio=AudioLevel(-31.04, True),
-    drops=Drops(3, 1, 0),
-    trail=((433_333_333, 0.1, -0.4), (466_666_667, 0.1234567, -0.5)),
-)
-UNSEEN = Estimate(966_666_667, None, 0.0, 0.0, Reliability(0.0, None, None), None, AudioLevel(-120.0, False), Drops(), ((966_666_667, 0.0, 0.0),))
 
 
 def test_jsonl_is_the_hello_and_the_estimates(tmp_path: Path) -> None:
@@ -68,12 +55,48 @@ def test_csv_is_a_header_and_rows(tmp_path: Path) -> None:
         **{"reliability_temporal": "0.9", "reliability_visual": "0.64", "reliability_audio": "0.36"},
         **{"face_track": "2", "face_x": "10.0", "face_y": "20.0", "face_w": "96.0", "face_h": "96.0", "face_score": "0.97"},
         **{"audio_rms_dbfs": "-31.0", "audio_warm": "1", "drops_frames_stale": "3", "drops_audio_overruns": "1", "drops_sinks": "0"},
+        **{"smooth_valence": "", "smooth_arousal": "", "late_ms": "", "frame_age_ms": "", "drift_ppm": "", "camera": "", "microphone": ""},
+        **{"face_every": "", "hop": "", "why": ""},
     }
     assert unseen["valence"] == "0.0"
     assert [name for name, value in unseen.items() if value == ""] == [
         *("age_ms", "reliability_visual", "reliability_audio"),
         *("face_track", "face_x", "face_y", "face_w", "face_h", "face_score"),
+        *COLUMNS[COLUMNS.index("smooth_valence") :],
     ]
+
+
+def test_csv_has_the_columns_of_a_live_run(tmp_path: Path) -> None:
+    sink = open_sink(f"csv:{tmp_path / 'x.csv'}")
+    sink.start(HELLO)
+    sink.write(LIVE)
+    sink.close()
+    with open(tmp_path / "x.csv", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert {name: row[name] for name in COLUMNS[COLUMNS.index("smooth_valence") :]} == {
+        **{"smooth_valence": "0.11", "smooth_arousal": "-0.49", "late_ms": "63.1", "frame_age_ms": "21.0", "drift_ppm": "-12.5"},
+        **{"camera": "live", "microphone": "stalled", "face_every": "2", "hop": "15", "why": "hot"},
+    }
+
+
+@pytest.mark.parametrize("scheme", ["jsonl", "csv"])
+def test_a_sink_that_is_started_again_does_not_begin_again(tmp_path: Path, scheme: str) -> None:
+    sink = open_sink(f"{scheme}:{tmp_path / 'x'}")
+    sink.start(HELLO)
+    sink.write(SEEN)
+    before = (tmp_path / "x").read_text()
+    sink.start(HELLO)
+    assert (tmp_path / "x").read_text() == before
+
+
+def test_notices_are_lines_among_the_estimates_and_a_status_is_none(tmp_path: Path) -> None:
+    for scheme, lines in (("jsonl", [json.dumps(HELLO, separators=(",", ":")), NOTICE.to_json()]), ("csv", [",".join(COLUMNS)])):
+        sink = open_sink(f"{scheme}:{tmp_path / scheme}")
+        sink.start(HELLO)
+        sink.notice(NOTICE)
+        sink.status(STATUS)
+        sink.close()
+        assert (tmp_path / scheme).read_text().splitlines() == lines
 
 
 def test_a_crop_that_was_pushed_has_no_box(tmp_path: Path) -> None:
@@ -141,7 +164,8 @@ def run(code: str, **options: object) -> subprocess.CompletedProcess[str]:
 def test_a_disk_that_fills_up_leaves_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     done = run(
-        "import resource, sys; from test_sinks import *; from sage_edge.runtime.errors import SinkError\n"
+        "import resource, sys; from estimates import *\n"
+        "from sage_edge.runtime.errors import SinkError; from sage_edge.runtime.sinks import open_sink\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
         f"sink = open_sink('jsonl:{path}'); sink.start(HELLO); count = 0\n"
         "try:\n"
