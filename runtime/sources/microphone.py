@@ -25,7 +25,7 @@ from ..ticks import NS_PER_S
 from . import AudioEvent, Microphone, MicrophoneCounts
 from .backoff import Backoff
 from .portaudio import Device, Recording, find_microphone, leave_open, refresh
-from .pulse import recorded_source
+from .pulse import pulse_sources, recorded_number
 from .steady import Steady
 from .uri import MicrophoneUri, parse_microphone
 
@@ -37,7 +37,7 @@ STALL_S = 1.0
 """A microphone that gives nothing for this long is stalled; twice this, and it is closed."""
 _ROOM_S = KEPT_S + 2
 _LOOK_S = 0.1
-_SOURCE_S = 5.0
+_SOURCE_S = 2.0
 _CLOSE_S = 2.0
 
 
@@ -57,7 +57,8 @@ class _Take:
     capture: AudioCapture
     opened_ns: int
     source: str | None
-    """Of a sound server: what it records now."""
+    """Of a sound server: what it records now, and the server's number for that."""
+    number: int | None = None
     at: int = 0
     """The next sample to read."""
     losses: int = 0
@@ -222,15 +223,19 @@ class PortAudioMicrophone:
 
     def _check_source(self, take: _Take) -> None:
         """A sound server moves a recording to another source when its own goes."""
-        source = recorded_source()
-        if source is None or source == take.source:
+        number = recorded_number()
+        if number is None or number == take.number:
+            return
+        take.number = number
+        source = next((each.name for each in pulse_sources() if each.number == number), take.source)
+        if source == take.source:
             return
         moved = f"was moved by the sound server from {take.source!r} to {source!r}"
-        if self._uri.name is not None:
-            self._lose(take, f"{moved}, which was not asked for")
-        else:
+        take.source = source
+        if self._uri.name is None:
             self._tell("microphone_changed", moved)
-            take.source = source
+        else:
+            self._lose(take, f"{moved}, which was not asked for")
 
     def _become(self, state: str, what: str, detail: str) -> None:
         self.state = state

@@ -20,6 +20,7 @@ _TIMEOUT_S = 3.0
 class PulseSource:
     """One source of the server. `name` is what the server calls it, `description` what people do; a monitor records what a loudspeaker plays."""
 
+    number: int
     name: str
     description: str
     rate_hz: int
@@ -37,19 +38,21 @@ def pulse_sources() -> list[PulseSource]:
         spec = re.fullmatch(r"\S+ (\d+)ch (\d+)Hz", str(source.get("sample_specification")))
         if spec:
             name, monitor = str(source["name"]), bool(source.get("monitor_source"))
-            found.append(PulseSource(name, str(source.get("description") or name), int(spec[2]), int(spec[1]), name == default, monitor))
+            found.append(
+                PulseSource(int(source["index"]), name, str(source.get("description") or name), int(spec[2]), int(spec[1]), name == default, monitor)
+            )
     return found
 
 
-def recorded_source() -> str | None:
-    """Name of the source that this process records now; None when it records none, several, or nobody knows."""
-    outputs, sources = _pactl("list", "source-outputs"), _pactl("list", "sources")
-    if not isinstance(outputs, list) or not isinstance(sources, list):
-        return None
-    own = str(os.getpid())
-    numbers = {output.get("source") for output in outputs if output.get("properties", {}).get("application.process.id") == own}
-    names = [str(source["name"]) for source in sources if source.get("index") in numbers]
-    return names[0] if len(names) == 1 else None
+def recorded_number() -> int | None:
+    """`PulseSource.number` of what this process records now; None when it records nothing, several, or nobody knows."""
+    outputs, own = _pactl("list", "source-outputs"), str(os.getpid())
+    numbers = {
+        output.get("source")
+        for output in (outputs if isinstance(outputs, list) else [])
+        if output.get("properties", {}).get("application.process.id") == own
+    }
+    return int(numbers.pop()) if len(numbers) == 1 else None
 
 
 def _pactl(*command: str) -> Any:

@@ -44,6 +44,7 @@ class Pipe:
     def __init__(self, server: PulseServer, name: str, rate_hz: int, channels: int, description: str | None) -> None:
         self.server, self.name, self.rate_hz, self.channels = server, name, rate_hz, channels
         self.fifo = server.folder / f"{name}.fifo"
+        self.fifo.unlink(missing_ok=True)  # left by a server that was killed
         spec = ("format=s16le", f"rate={rate_hz}", f"channels={channels}", f"source_properties=device.description={description or name}")
         self.module = server.load("module-pipe-source", f"source_name={name}", f"file={self.fifo}", *spec)
         command = (sys.executable, __file__, str(self.fifo), str(rate_hz), str(channels))
