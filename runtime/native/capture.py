@@ -32,8 +32,7 @@ class ClockFit:
     @staticmethod
     def of(state: ClockState) -> ClockFit:
         """From libsage's."""
-        known = state.settled or state.drift_ppb
-        return ClockFit(state.since, state.resets, bool(state.settled), state.drift_ppb / 1000 if known else None)
+        return ClockFit(state.since, state.resets, bool(state.settled), state.drift_ppb / 1000 if state.known else None)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Norm(ctypes.Structure):
 class ClockState(ctypes.Structure):
     """sage_clock_state."""
 
-    _fields_ = tuple((name, ctypes.c_int64) for name in ("since", "resets", "settled", "drift_ppb"))
+    _fields_ = tuple((name, ctypes.c_int64) for name in ("since", "resets", "settled", "known", "drift_ppb"))
 
 
 class HistogramTotals(ctypes.Structure):

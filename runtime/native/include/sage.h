@@ -104,8 +104,9 @@ typedef struct sage_clock sage_clock;
 typedef struct {
     int64_t since;     /* the first sample that the present line holds for; those before it keep the line before it */
     int64_t resets;    /* times that the line began anew */
-    int64_t settled;   /* 1 when the line rests on 10 s of arrivals without a reset; drift is known from then on */
-    int64_t drift_ppb; /* how much faster than rate_hz the samples come, of 10^9; 0 before it was known for the first time */
+    int64_t settled;   /* 1 when the line rests on 10 s of arrivals without a reset */
+    int64_t known;     /* 1 when it was settled once: the drift is known */
+    int64_t drift_ppb; /* how much faster than rate_hz the samples come, of 10^9 */
 } sage_clock_state;
 
 /* SAGE_RATE_MIN <= rate_hz <= SAGE_RATE_MAX: what the device says of itself. Errors: NULL, SIZE, MEMORY. */
@@ -130,7 +131,7 @@ SAGE_API int32_t sage_clock_read(const sage_clock *clock, sage_clock_state *stat
  * to 1.6 percent. Longer than 2^42 ns (73 minutes) counts as that, but for the maximum and the sum.
  *
  * One thread calls _add and _clear (the writer); _read and _percentile may be called by any thread at any time. Beside a
- * writer their numbers may be one duration apart.
+ * writer, what is added meanwhile may be in some of their numbers and not yet in others.
  */
 typedef struct sage_histogram sage_histogram;
 

@@ -36,7 +36,7 @@ typedef struct {
 
 typedef struct {
     shown_line line, before;
-    _Atomic(int64_t) since, resets, settled, drift_ppb;
+    _Atomic(int64_t) since, resets, settled, known, drift_ppb;
 } shown;
 
 /* An arrival: offset_ns is its time less that of its sample at the nominal rate. */
@@ -52,7 +52,7 @@ struct sage_clock {
     line line, before;          /* the present line, and that of the samples before `since` */
     int64_t since, begun;       /* where the line holds from; where its arrivals begin */
     double slope;               /* ns per second that the samples come later than at the nominal rate */
-    int64_t resets, drift_ppb;
+    int64_t resets, known, drift_ppb;
     point points[POINTS];       /* of whole blocks, oldest first from `oldest` */
     int32_t oldest, count;
     int64_t block, least_ns;    /* where the block begins, how late its least late arrival was */
@@ -98,6 +98,7 @@ static void show(sage_clock *clock) {
     atomic_store_explicit(&to->since, clock->since, memory_order_release);
     atomic_store_explicit(&to->resets, clock->resets, memory_order_release);
     atomic_store_explicit(&to->settled, settled(clock), memory_order_release);
+    atomic_store_explicit(&to->known, clock->known, memory_order_release);
     atomic_store_explicit(&to->drift_ppb, clock->drift_ppb, memory_order_release);
     atomic_store_explicit(&clock->turn, turn, memory_order_release);
 }
@@ -147,7 +148,10 @@ static void bend(sage_clock *clock, int64_t samples) {
         y_ns[i] = (double)(p.offset_ns - newest.offset_ns);
     }
     if (-x_s[0] >= SLOPE_S) clock->slope = clamp(hull_slope(x_s, y_ns, clock->count), STEEPEST);
-    if (settled(clock)) clock->drift_ppb = llround(-clock->slope / (1 + clock->slope / SECOND_NS));
+    if (settled(clock)) {
+        clock->known = 1;
+        clock->drift_ppb = llround(-clock->slope / (1 + clock->slope / SECOND_NS));
+    }
     double under = INFINITY;
     for (int32_t i = 0; i < clock->count; i++) under = fmin(under, y_ns[i] - clock->slope * x_s[i]);
 
@@ -236,8 +240,11 @@ static int look(const sage_clock *clock, line *l, line *before, sage_clock_state
         const shown *from = &clock->shown[turn & 1];
         *l = seen_line(&from->line);
         *before = seen_line(&from->before);
-        *state = (sage_clock_state){atomic_load_explicit(&from->since, memory_order_acquire), atomic_load_explicit(&from->resets, memory_order_acquire),
-                                    atomic_load_explicit(&from->settled, memory_order_acquire), atomic_load_explicit(&from->drift_ppb, memory_order_acquire)};
+        state->since = atomic_load_explicit(&from->since, memory_order_acquire);
+        state->resets = atomic_load_explicit(&from->resets, memory_order_acquire);
+        state->settled = atomic_load_explicit(&from->settled, memory_order_acquire);
+        state->known = atomic_load_explicit(&from->known, memory_order_acquire);
+        state->drift_ppb = atomic_load_explicit(&from->drift_ppb, memory_order_acquire);
         int64_t again = atomic_load_explicit(&clock->turn, memory_order_acquire);
         if (again == turn) return 1;
         turn = again;
@@ -259,7 +266,7 @@ int32_t sage_clock_time(const sage_clock *clock, int64_t sample, int64_t *t_ns) 
 int32_t sage_clock_read(const sage_clock *clock, sage_clock_state *state) {
     if (!clock || !state) return SAGE_E_NULL;
     line present, before;
-    if (!look(clock, &present, &before, state)) *state = (sage_clock_state){0, 0, 0, 0};
+    if (!look(clock, &present, &before, state)) *state = (sage_clock_state){0, 0, 0, 0, 0};
     return SAGE_OK;
 }
 

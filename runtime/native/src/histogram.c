@@ -1,4 +1,5 @@
-/* The latency histogram: every power of two is cut into 2^FINE bins. One writer, so a count goes up by a load and a store. */
+/* The latency histogram: every power of two is cut into 2^FINE bins. One writer, so a count goes up by a load and a store; the longest goes
+ * before its bin, so that who finds it in the bin knows it. */
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -35,10 +36,10 @@ int32_t sage_histogram_add(sage_histogram *histogram, int64_t ns) {
     if (ns < 0) ns = 0;
     int64_t total = get(&histogram->total_ns), shift = shift_of(ns);
     int64_t bin = shift > TOP - FINE - 1 ? BINS - 1 : (shift << FINE) + (ns >> shift);
-    set(&histogram->bins[bin], get(&histogram->bins[bin]) + 1);
+    if (ns > get(&histogram->max_ns)) atomic_store_explicit(&histogram->max_ns, ns, memory_order_release);
+    atomic_store_explicit(&histogram->bins[bin], get(&histogram->bins[bin]) + 1, memory_order_release);
     set(&histogram->total_ns, ns > INT64_MAX - total ? INT64_MAX : total + ns);
-    if (ns > get(&histogram->max_ns)) set(&histogram->max_ns, ns);
-    atomic_store_explicit(&histogram->count, get(&histogram->count) + 1, memory_order_release); /* last: who sees it finds it in a bin */
+    set(&histogram->count, get(&histogram->count) + 1);
     return SAGE_OK;
 }
 
@@ -60,12 +61,13 @@ int32_t sage_histogram_read(const sage_histogram *histogram, sage_histogram_tota
 int32_t sage_histogram_percentile(const sage_histogram *histogram, double share, double *ns) {
     if (!histogram || !ns) return SAGE_E_NULL;
     if (!(share >= 0 && share <= 1)) return SAGE_E_SIZE;
-    int64_t count = atomic_load_explicit(&histogram->count, memory_order_acquire), rank = (int64_t)ceil(share * (double)count), seen = 0;
+    int64_t bins[BINS], count = 0, seen = 0; /* a copy: beside a writer the bins would grow between sum and search */
+    for (int i = 0; i < BINS; i++) count += bins[i] = atomic_load_explicit(&histogram->bins[i], memory_order_acquire);
+    int64_t rank = (int64_t)ceil(share * (double)count);
     *ns = 0;
     for (int64_t i = 0; i < BINS; i++) {
-        int64_t here = get(&histogram->bins[i]);
-        seen += here;
-        if (!here || seen < rank) continue;
+        seen += bins[i];
+        if (!bins[i] || seen < rank) continue;
         int64_t shift = i >> FINE > 1 ? (i >> FINE) - 1 : 0, low = i - (shift << FINE);
         *ns = fmin((double)((low << shift) + (((low + 1) << shift) - 1)) / 2, (double)get(&histogram->max_ns));
         break;

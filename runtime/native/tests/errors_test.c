@@ -21,6 +21,69 @@ static void ring(void) {
     sage_ring_destroy(NULL);
 }
 
+static void clock_of_samples(void) {
+    sage_clock *none = NULL, *made = NULL;
+    int64_t t_ns = 7;
+    sage_clock_state state;
+    CHECK(sage_clock_create(16000, NULL) == SAGE_E_NULL);
+    CHECK(sage_clock_create(SAGE_RATE_MIN - 1, &none) == SAGE_E_SIZE && sage_clock_create(SAGE_RATE_MAX + 1, &none) == SAGE_E_SIZE && !none);
+    CHECK(sage_clock_add(NULL, 1, 1) == SAGE_E_NULL && sage_clock_time(NULL, 1, &t_ns) == SAGE_E_NULL && sage_clock_read(NULL, &state) == SAGE_E_NULL);
+    CHECK(sage_clock_create(16000, &made) == SAGE_OK && sage_clock_time(made, 0, NULL) == SAGE_E_NULL && sage_clock_read(made, NULL) == SAGE_E_NULL);
+    CHECK(sage_clock_add(made, 0, 5) == SAGE_OK && sage_clock_time(made, 0, &t_ns) == SAGE_E_EMPTY && t_ns == 7);
+    CHECK(sage_clock_read(made, &state) == SAGE_OK && !state.since && !state.resets && !state.settled && !state.known);
+    CHECK(sage_clock_add(made, 160, 10000000) == SAGE_OK && sage_clock_time(made, 0, &t_ns) == SAGE_OK && t_ns == 0);
+    CHECK(sage_clock_add(made, 159, 11000000) == SAGE_E_SIZE && sage_clock_add(made, -1, 0) == SAGE_E_SIZE && sage_clock_add(made, INT64_MAX, 0) == SAGE_E_SIZE);
+    CHECK(sage_clock_add(made, 320, INT64_MAX) == SAGE_E_SIZE && sage_clock_add(made, 320, INT64_MIN) == SAGE_E_SIZE && sage_clock_add(made, 160, 0) == SAGE_OK);
+    CHECK(sage_clock_time(made, INT64_MAX, &t_ns) == SAGE_E_SIZE && sage_clock_time(made, INT64_MIN, &t_ns) == SAGE_E_SIZE && t_ns == 0);
+    CHECK(sage_clock_time(made, 160, &t_ns) == SAGE_OK && t_ns == 10000000);
+    sage_clock_destroy(made);
+    sage_clock_destroy(NULL);
+}
+
+static void histogram(void) {
+    sage_histogram *made = NULL;
+    sage_histogram_totals totals = {7, 7, 7};
+    double ns = 7;
+    CHECK(sage_histogram_create(NULL) == SAGE_E_NULL && sage_histogram_add(NULL, 1) == SAGE_E_NULL && sage_histogram_clear(NULL) == SAGE_E_NULL);
+    CHECK(sage_histogram_read(NULL, &totals) == SAGE_E_NULL && sage_histogram_percentile(NULL, 0.5, &ns) == SAGE_E_NULL);
+    CHECK(sage_histogram_create(&made) == SAGE_OK && sage_histogram_read(made, NULL) == SAGE_E_NULL && sage_histogram_percentile(made, 0.5, NULL) == SAGE_E_NULL);
+    CHECK(sage_histogram_percentile(made, -0.1, &ns) == SAGE_E_SIZE && sage_histogram_percentile(made, 1.1, &ns) == SAGE_E_SIZE);
+    CHECK(sage_histogram_percentile(made, (double)NAN, &ns) == SAGE_E_SIZE && ns == 7 && totals.count == 7);
+    sage_histogram_destroy(made);
+    sage_histogram_destroy(NULL);
+}
+
+static void capture(void) {
+    sage_capture *none = NULL, *made = NULL;
+    sage_capture_statistics statistics;
+    sage_clock_state state;
+    const int16_t x[2] = {1, 2};
+    float out[2] = {7, 7};
+    int64_t t_ns = 7;
+    CHECK(sage_capture_create(SAGE_INT16, 1, 16000, 8, NULL) == SAGE_E_NULL && sage_capture_create(2, 1, 16000, 8, &none) == SAGE_E_FORMAT);
+    CHECK(sage_capture_create(SAGE_INT16, 0, 16000, 8, &none) == SAGE_E_SIZE && sage_capture_create(SAGE_INT16, SAGE_CHANNELS_MAX + 1, 16000, 8, &none) == SAGE_E_SIZE);
+    CHECK(sage_capture_create(SAGE_INT16, 1, 0, 8, &none) == SAGE_E_SIZE && sage_capture_create(SAGE_INT16, 1, 16000, 0, &none) == SAGE_E_SIZE && !none);
+    CHECK(sage_capture_feed(NULL, x, 2, 0, 0) == SAGE_E_NULL && sage_capture_read(NULL, 0, out, 2) == SAGE_E_NULL && sage_capture_written(NULL) == SAGE_E_NULL);
+    CHECK(sage_capture_time(NULL, 0, &t_ns) == SAGE_E_NULL && sage_capture_clock(NULL, &state) == SAGE_E_NULL && sage_capture_stats(NULL, &statistics) == SAGE_E_NULL);
+    CHECK(sage_capture_create(SAGE_INT16, 1, 16000, 8, &made) == SAGE_OK && sage_capture_stats(made, NULL) == SAGE_E_NULL);
+    CHECK(sage_capture_feed(made, x, -1, 0, 0) == SAGE_E_SIZE && sage_capture_feed(made, x, SAGE_RING_MAX + 1, 0, 0) == SAGE_E_SIZE);
+    CHECK(sage_capture_feed(made, x, 2, 0, INT64_MAX) == SAGE_E_SIZE && sage_capture_written(made) == 0);
+    CHECK(sage_capture_stats(made, &statistics) == SAGE_OK && statistics.calls == 0 && sage_capture_time(made, 0, &t_ns) == SAGE_E_EMPTY);
+    CHECK(sage_capture_read(made, 0, out, -1) == SAGE_E_SIZE && sage_capture_read(made, 0, NULL, 1) == SAGE_E_NULL && out[0] == 7 && t_ns == 7);
+    sage_capture_destroy(made);
+    sage_capture_destroy(NULL);
+}
+
+static void slot(void) {
+    sage_slot *none = NULL, *made = NULL;
+    sage_slot_frame frame = {NULL, 7, 7, 7};
+    CHECK(sage_slot_create(8, NULL) == SAGE_E_NULL && sage_slot_create(0, &none) == SAGE_E_SIZE && sage_slot_create(SAGE_SLOT_MAX + 1, &none) == SAGE_E_SIZE && !none);
+    CHECK(!sage_slot_begin(NULL) && sage_slot_commit(NULL, 0, 0) == SAGE_E_NULL && sage_slot_take(NULL, &frame) == SAGE_E_NULL);
+    CHECK(sage_slot_create(8, &made) == SAGE_OK && sage_slot_take(made, NULL) == SAGE_E_NULL && sage_slot_take(made, &frame) == 0 && frame.t_ns == 7);
+    sage_slot_destroy(made);
+    sage_slot_destroy(NULL);
+}
+
 static void window(void) {
     sage_window *none = NULL, *made = NULL;
     CHECK(sage_window_create(3, 2, NULL) == SAGE_E_NULL);
@@ -79,6 +142,10 @@ int main(void) {
     }
     CHECK(!strcmp(sage_strerror(-99), "unknown error") && !strcmp(sage_strerror(1), "unknown error"));
     ring();
+    clock_of_samples();
+    histogram();
+    capture();
+    slot();
     window();
     crop();
     return 0;
