@@ -32,7 +32,9 @@ from .ticks import NS_PER_S
 WAIT_MS = 200.0
 """A silent device is waited for this long, half the budget if that is less."""
 JUMP_NS = 5 * NS_PER_S
-"""More than this between two turns of the loop: the machine was suspended or the process stopped, and the time in between is left out."""
+"""A wait that takes longer than this: the machine was suspended or the process stopped, and the time in between is left out."""
+LONG_NS = 60 * NS_PER_S
+"""The same when the loop was at work, where it may only be slow."""
 TURN_S = 1 / 30
 """The longest turn while nothing comes."""
 STATUS_NS = NS_PER_S
@@ -134,7 +136,7 @@ class _Loop:
         self._heat: Heat | None = None
         self._frames = self._estimates = self._degraded = self._jumps = 0
         self._late = Histogram()
-        self._start_ns = self._now_ns = self._estimate_ns = self._status_ns = self._heat_ns = clock.now_ns()
+        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = clock.now_ns()
         self._newest_ns: int | None = None
         self._pushed_ns = self._heard_ns = self._start_ns
         self._lost = self._losses()
@@ -164,7 +166,7 @@ class _Loop:
             self._microphone.read()
         if self._camera is not None:
             self._camera.newest()
-        self._start_ns = self._now_ns = self._estimate_ns = self._clock.now_ns()
+        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._clock.now_ns()
         self._lost = self._losses()
         first = self.hello()
         for sink in self._sinks:
@@ -188,8 +190,8 @@ class _Loop:
         else:
             self._camera.wait(TURN_S)
         now_ns = self._clock.now_ns()
-        elapsed_ns, self._now_ns = now_ns - self._now_ns, now_ns
-        if elapsed_ns > JUMP_NS:
+        elapsed_ns, waited_ns, self._now_ns = now_ns - self._now_ns, now_ns - self._worked_ns, now_ns
+        if waited_ns > JUMP_NS or elapsed_ns > LONG_NS:
             self._jump(now_ns, elapsed_ns)
         self._hear()
         self._look()
@@ -200,6 +202,7 @@ class _Loop:
         self._watch()
         if now_ns - self._status_ns >= STATUS_NS:
             self._status()
+        self._worked_ns = self._clock.now_ns()
 
     def _hear(self) -> None:
         if self._microphone is None:

@@ -30,7 +30,7 @@ CAMERA_FAULTS = ("gone", "stalled", "frozen", "black")
 MICROPHONE_FAULTS = ("gone", "stalled", "nan", "clipped", "rate")
 SILENT_NS = NS_PER_S
 """A microphone without a callback for this long has stalled."""
-SLEPT_NS = 5 * NS_PER_S
+SLEPT_NS = 10 * NS_PER_S
 """A device that nobody asked for this long was asleep with the machine: what it would have given is gone."""
 Picture = Callable[[int], NDArray[np.uint8]]
 """Time in ns -> pixels, BGR [H, W, 3], never the same array with other content."""
