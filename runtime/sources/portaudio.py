@@ -128,7 +128,7 @@ class Recording:
                     self._lib.Pa_CloseStream(self._stream)
             reason = _reason(sd, code) if code else ""
         if code:
-            raise SourceError(_refusal(what, code, reason, rate_hz, channels, device))
+            raise SourceError(refusal(device, code, reason, rate_hz, channels))
         self._open = True
         _open_now.append(self)
 
@@ -164,6 +164,20 @@ def leave_open() -> None:
     import atexit
 
     atexit.unregister(_sounddevice()._exit_handler)
+
+
+def refusal(device: Device, code: int, reason: str, rate_hz: int, channels: int) -> str:
+    """PortAudio's `code` and words for not opening `device`, as one line that says what to do."""
+    what = f"microphone {device.name!r}"
+    if code == _RATE:
+        return f"{what} has no rate of {rate_hz} Hz; leave ?rate= away for its own, {device.rate_hz} Hz"
+    if code == _CHANNELS:
+        return f"{what} has no {channels} channels; leave ?channels= away for {device.channels}"
+    if code == _BUSY or "busy" in reason.lower():
+        return f"{what} is busy; close the program that records from it"
+    if code == _GONE:
+        return f"{what} has gone; plug it in again"
+    return f"{what} cannot be opened: {reason.lower().rstrip('.')} [PortAudio {code}]; 'sage-edge devices' lists what there is"
 
 
 def _sounddevice() -> Any:
@@ -215,18 +229,6 @@ def _reason(sd: Any, code: int) -> str:
     if code == sd._lib.paUnanticipatedHostError and info.errorText != sd._ffi.NULL:
         text = sd._ffi.string(info.errorText).decode(errors="replace") or text
     return str(text)
-
-
-def _refusal(what: str, code: int, reason: str, rate_hz: int, channels: int, device: Device) -> str:
-    if code == _RATE:
-        return f"{what} has no rate of {rate_hz} Hz; leave ?rate= away for its own, {device.rate_hz} Hz"
-    if code == _CHANNELS:
-        return f"{what} has no {channels} channels; leave ?channels= away for {device.channels}"
-    if code == _BUSY or "busy" in reason.lower():
-        return f"{what} is busy; close the program that records from it"
-    if code == _GONE:
-        return f"{what} has gone; plug it in again"
-    return f"{what} cannot be opened: {reason.lower().rstrip('.')} [PortAudio {code}]; 'sage-edge devices' lists what there is"
 
 
 def _names(devices: list[Device]) -> str:

@@ -89,30 +89,32 @@ def test_a_known_drift_is_taken_out_to_a_millisecond_however_the_sound_is_cut(ra
     assert np.array_equal(results[0][1], results[1][1])
 
 
-def drifting(rate_hz: int, ppm: float, hours: float, seed: int) -> tuple[NDArray[np.float64], Steady, SampleClock]:
-    """A device that drifts, whose chunks of 20 ms come up to 10 ms late and half a second late now and then, as `SampleClock` and `Steady` see it.
-    Milliseconds that each sample lies beside its stamp, from 10 s on."""
+def drifting(rate_hz: int, ppm: float, hours: float, seed: int) -> tuple[float, Steady, SampleClock]:
+    """A device that drifts, whose chunks of 20 ms come up to 10 ms late, and half a second late now and then, as `SampleClock` and `Steady` see it.
+    Gives the milliseconds that a sample lies beside its stamp at most, from 10 s on."""
     rng, clock, steady = np.random.default_rng(seed), SampleClock(rate_hz), Steady(rate_hz)
-    true_hz, chunk = rate_hz * (1 + ppm * 1e-6), rate_hz // 50
-    worst: list[NDArray[np.float64]] = []
-    arrived_ns = 0
-    for k in range(round(hours * 3600 * 50)):
-        made_ns = T0_NS + round((k + 1) * chunk / true_hz * 1e9)
-        late_ns = int(rng.integers(0, 10_000_000)) + (400_000_000 if k % 1000 == 999 else 0)
-        arrived_ns = max(arrived_ns + 1, made_ns + late_ns)
-        clock.add((k + 1) * chunk, arrived_ns)
-        sound = triangle((k * chunk + np.arange(chunk)) / true_hz)
-        events = steady.push(sound, k * chunk, clock.time_ns)
-        if k > 500 and events:
-            errors = misplaced_ms(events)
-            worst.append(np.array([errors.min(initial=0), errors.max(initial=0)]))
-    return np.concatenate(worst), steady, clock
+    true_hz, chunk, chunks = rate_hz * (1 + ppm * 1e-6), rate_hz // 50, round(hours * 3600 * 50)
+    made_ns = T0_NS + np.round((np.arange(chunks) + 1) * (chunk / true_hz * 1e9)).astype(np.int64)
+    late_ns = rng.integers(0, 10_000_000, chunks) + 400_000_000 * (np.arange(chunks) % 1000 == 999)
+    arrived_ns = np.maximum.accumulate(made_ns + late_ns)
+    worst_ms, events = 0.0, []
+    for k in range(chunks):
+        clock.add((k + 1) * chunk, int(arrived_ns[k]))
+        if k % 2:  # read every 40 ms
+            sound = triangle(((k - 1) * chunk + np.arange(2 * chunk)) / true_hz)
+            events += steady.push(sound, (k - 1) * chunk, clock.time_ns)
+        if k == 500:
+            events.clear()
+        if len(events) > 500:
+            worst_ms = max(worst_ms, float(np.abs(misplaced_ms(events)).max()))
+            events.clear()
+    return worst_ms, steady, clock
 
 
 @pytest.mark.parametrize("ppm", [200.0, -200.0])
 def test_two_minutes_of_drift_and_late_arrivals_stay_in_step(ppm: float) -> None:
-    errors_ms, steady, clock = drifting(16_000, ppm, 1 / 30, 0)
-    assert np.abs(errors_ms).max() < 20
+    worst_ms, steady, clock = drifting(16_000, ppm, 1 / 30, 0)
+    assert 0 < worst_ms < 20
     assert steady.gaps == 0
     drift_ppm = clock.fit().drift_ppm
     assert drift_ppm is not None
@@ -120,12 +122,12 @@ def test_two_minutes_of_drift_and_late_arrivals_stay_in_step(ppm: float) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rate_hz", "ppm"), [(16_000, 200.0), (44_100, -200.0)])
-def test_an_hour_of_drift_and_late_arrivals_stays_in_step(rate_hz: int, ppm: float) -> None:
-    errors_ms, steady, _ = drifting(rate_hz, ppm, 1.0, 1)
-    assert np.abs(errors_ms).max() < 20
+def test_an_hour_of_drift_and_late_arrivals_stays_in_step() -> None:
+    worst_ms, steady, _ = drifting(44_100, 200.0, 1.0, 1)
+    print(f"200 ppm for an hour: at most {worst_ms:.2f} ms beside its stamp, {steady.slips} slips")
+    assert 0 < worst_ms < 20
     assert steady.gaps == 0
-    assert abs(steady.slips - abs(ppm) * 3600 * 0.016) < 0.05 * abs(ppm) * 3600 * 0.016
+    assert abs(steady.slips - 11_520) < 0.05 * 11_520
 
 
 def shifted(rate_hz: int, at: int, by_ns: int) -> Callable[[int], int]:
