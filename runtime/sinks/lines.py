@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 import sys
@@ -18,8 +19,6 @@ class FileLines:
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self._handle: int | None = None
-        self._regular = True
-        self._end = 0
         if self.path.is_dir():
             raise SinkError(f"{self.path} is a folder; name a file in it")
         if not self.path.parent.is_dir():
@@ -30,30 +29,14 @@ class FileLines:
 
     def write(self, line: str) -> None:
         """Append `line` and a line break; all of it or nothing. Raises SinkError, SinkClosed."""
-        data = memoryview(line.encode() + b"\n")
         try:
             if self._handle is None:
                 self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-                self._regular = stat.S_ISREG(os.fstat(self._handle).st_mode)
-            done = 0
-            while done < len(data):
-                done += os.write(self._handle, data[done:])
+            _append(self._handle, line)
         except BrokenPipeError:
             raise SinkClosed(f"{self.path}: its reader has gone") from None
         except OSError as error:
-            self._cut()
             raise SinkError(f"{self.path}: {error.strerror or error}; it holds the lines up to here, make room or choose another file") from None
-        except BaseException:
-            self._cut()
-            raise
-        self._end += len(data)
-
-    def _cut(self) -> None:
-        # A full disk takes part of a line; what is left must end with a whole one.
-        if self._handle is not None and self._regular:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._handle, self._end)
-                os.lseek(self._handle, self._end, os.SEEK_SET)
 
     def close(self) -> None:
         """Close the file; again does nothing."""
@@ -63,26 +46,43 @@ class FileLines:
 
 
 class StdoutLines:
-    """Standard output, flushed after every line."""
+    """Standard output, each line at once."""
+
+    def __init__(self) -> None:
+        self._handle: int | None = None
+        with contextlib.suppress(OSError, ValueError):  # a notebook's or a test's stdout is no file
+            self._handle = sys.stdout.fileno()
 
     def write(self, line: str) -> None:
         """Write `line` and a line break. Raises SinkClosed when the reader has gone, SinkError otherwise."""
         try:
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+            if self._handle is None:
+                sys.stdout.write(line + "\n")
+                sys.stdout.flush()
+            else:
+                # Past Python's buffer: it would be written once more at exit, and its lock held then by a thread that waits for a slow reader.
+                _append(self._handle, line)
         except BrokenPipeError:
-            _forget_stdout()
             raise SinkClosed("the reader of stdout has gone") from None
         except OSError as error:
-            _forget_stdout()
             raise SinkError(f"stdout: {error.strerror or error}; write to a file with --out jsonl:FILE") from None
 
     def close(self) -> None:
         """Nothing to do: stdout belongs to the process."""
 
 
-def _forget_stdout() -> None:
-    # Python flushes stdout once more when it exits, and would complain about what can no longer be written.
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+def _append(handle: int, line: str) -> None:
+    """Write `line` and a line break. A full disk takes part of a line: what a file is left with ends with a whole one."""
+    rest = memoryview(line.encode() + b"\n")
+    regular = stat.S_ISREG(os.fstat(handle).st_mode)
+    appends = fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_APPEND
+    end = os.lseek(handle, 0, os.SEEK_END if appends else os.SEEK_CUR) if regular else 0
+    try:
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+    except BaseException:
+        if regular:
+            with contextlib.suppress(OSError):
+                os.ftruncate(handle, end)
+                os.lseek(handle, end, os.SEEK_SET)
+        raise

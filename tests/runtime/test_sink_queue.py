@@ -313,3 +313,48 @@ def test_a_reader_that_leaves_ends_the_run(tmp_path: Path) -> None:
     assert queued.counts() == {"state": "closed", "written": 1, "dropped": 1, "queued": 0}
     assert whats(queued) == [], "that is no failure"
     queued.close()
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab"])
+def test_stdout_that_goes_to_a_full_disk_gets_whole_lines_and_the_rest_later(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text("earlier\n")
+    code = (
+        "import resource, sys; from test_sink_queue import *\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, -1))\n"
+        "queued = Queued(open_sink('jsonl:-'), first_retry_s=0.001, last_retry_s=0.01)\n"
+        "queued.start(HELLO)\n"
+        "for index in range(40):\n"
+        "    queued.write(at(index))\n"
+        "until(lambda: queued.state == 'failed')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))\n"
+        "assert queued.flush(DEADLINE_S)\n"
+        "queued.close()\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    with open(path, mode) as stdout:
+        subprocess.run([sys.executable, "-c", code], stdout=stdout, env=env, check=True)
+    lines = path.read_text().splitlines()
+    if mode == "ab":
+        assert lines.pop(0) == "earlier"
+    assert json.loads(lines.pop(0)) == HELLO
+    assert [json.loads(line)["t_ns"] for line in lines] == list(range(40))
+
+
+def test_a_process_whose_stdout_nobody_reads_ends(tmp_path: Path) -> None:
+    code = (
+        "from test_sink_queue import *\n"
+        "queued = Queued(open_sink('jsonl:-'), depth=8)\n"
+        "queued.start(HELLO)\n"
+        "while queued.state != 'slow':\n"
+        "    queued.write(at(queued.written))\n"
+        "    time.sleep(0.0001)\n"
+        "queued.close(0.01)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    reader, writer = os.pipe()
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, env=env, check=False, timeout=DEADLINE_S)
+    os.close(writer)
+    os.close(reader)
+    assert (done.returncode, done.stderr) == (0, "")
