@@ -91,7 +91,8 @@ SAGE_API int64_t sage_ring_written(const sage_ring *ring);
  * The line bends twice a second, but has no step after its first half second. It begins anew, a reset, when arrivals jump:
  * when one comes more than 20 ms before its time, or when all that came for a second were more than 20 ms late (samples were
  * lost). Samples before the jump keep their times, unless a line that was not settled was found to be too late: that one was
- * wrong from its beginning. The rate that was found survives a reset.
+ * wrong from its beginning. The rate that was found survives a reset. A delay of the device that falls or grows for good by
+ * less than that is no jump: the line follows it within 20 s.
  *
  * One thread calls _add (the writer); _time and _state may be called by any thread at any time and never wait for the
  * writer. _create and _destroy must not overlap with anything.

@@ -1,7 +1,9 @@
 /* The sample clock: a line under the arrivals.
  *
  * The writer keeps the least late arrival of every half second, 128 of them, and fits the line to those: below all, and with
- * the least sum of distances, which is the edge of their lower convex hull over the mean of their samples. Readers get the
+ * the least sum of distances, which is the edge of their lower convex hull over the mean of their samples. When the delay of
+ * the device falls or grows for good, points from before are forgotten, and the slope is kept: else it would explain the
+ * step for a minute. Readers get the
  * line through a latch: the writer fills the copy that nobody was sent to and then turns them over, so a reader begins again
  * only when the writer came round during its few loads. Each field is an atomic, stored with release and loaded with
  * acquire: a reader that got a field of a later turn also sees the turn before it.
@@ -15,13 +17,14 @@
 #define SECOND_NS 1000000000
 #define JUMP_NS 20000000
 #define LATE_NS SECOND_NS     /* that everything is late by JUMP_NS before samples count as lost */
+#define STEP_NS 3e6           /* the delay of the device became another: what was before says nothing of the offset */
 #define STEEPEST 1e6          /* ns per second: no crystal is off by more than 1000 ppm */
 #define SLEW_S 2.0            /* in which what is left of a correction falls by e */
 #define SLEW_STEEPEST 1e7     /* ns per second */
 #define LATEST ((int64_t)1 << 61)
 #define MOST_SECONDS ((int64_t)1 << 31)
 
-enum { POINTS = 128, BLOCKS_PER_S = 2, SLOPE_S = 5, SETTLED_S = 10 };
+enum { POINTS = 128, RECENT = 32, BLOCKS_PER_S = 2, SLOPE_S = 5, KNOWN_SLOPE_S = 30, SETTLED_S = 10 };
 
 /* t = t_ns + (n - sample) * period_ns */
 typedef struct {
@@ -134,28 +137,49 @@ static double hull_slope(const double *x_s, const double *y_ns, int32_t n) {
     return (y_ns[b] - y_ns[a]) / (x_s[b] - x_s[a]);
 }
 
-/* At the end of a block: fit, and bend the line so that it meets the fit in a while. */
-static void bend(sage_clock *clock, int64_t samples) {
-    if (clock->count == POINTS) clock->oldest = (clock->oldest + 1) % POINTS;
-    else clock->count++;
-    clock->points[(clock->oldest + clock->count - 1) % POINTS] = clock->least;
+/* How far the points from .. count - 1 lie over a line of this slope through the newest; the least of them. */
+static double under(const double *x_s, const double *y_ns, int32_t from, int32_t count, double slope) {
+    double least = INFINITY;
+    for (int32_t i = from; i < count; i++) least = fmin(least, y_ns[i] - slope * x_s[i]);
+    return least;
+}
 
-    double x_s[POINTS] = {0}, y_ns[POINTS] = {0}, rate = clock->rate_hz;
-    point newest = clock->least;
+/* The points as seconds and nanoseconds from the newest. */
+static void spread(const sage_clock *clock, double *x_s, double *y_ns) {
     for (int32_t i = 0; i < clock->count; i++) {
         point p = clock->points[(clock->oldest + i) % POINTS];
-        x_s[i] = (double)(p.sample - newest.sample) / rate;
-        y_ns[i] = (double)(p.offset_ns - newest.offset_ns);
+        x_s[i] = (double)(p.sample - clock->least.sample) / clock->rate_hz;
+        y_ns[i] = (double)(p.offset_ns - clock->least.offset_ns);
     }
-    if (-x_s[0] >= SLOPE_S) clock->slope = clamp(hull_slope(x_s, y_ns, clock->count), STEEPEST);
+}
+
+static void forget(sage_clock *clock, int32_t n) {
+    clock->oldest = (clock->oldest + n) % POINTS;
+    clock->count -= n;
+}
+
+/* At the end of a block: fit, and bend the line so that it meets the fit in a while. */
+static void bend(sage_clock *clock, int64_t samples) {
+    double x_s[POINTS] = {0}, y_ns[POINTS] = {0};
+    point newest = clock->least;
+    spread(clock, x_s, y_ns);
+    if (clock->count && under(x_s, y_ns, 0, clock->count, clock->slope) > STEP_NS) forget(clock, clock->count);
+    if (clock->count == POINTS) forget(clock, 1);
+    clock->points[(clock->oldest + clock->count++) % POINTS] = newest;
+    spread(clock, x_s, y_ns);
+    if (-x_s[0] >= (clock->known ? KNOWN_SLOPE_S : SLOPE_S)) clock->slope = clamp(hull_slope(x_s, y_ns, clock->count), STEEPEST);
+
+    double fit_ns = under(x_s, y_ns, 0, clock->count, clock->slope);
+    int32_t older = clock->count - RECENT;
+    if (older > 0 && under(x_s, y_ns, older, clock->count, clock->slope) - fit_ns > STEP_NS) {
+        forget(clock, older);
+        fit_ns = under(x_s, y_ns, older, clock->count + older, clock->slope);
+    }
     if (settled(clock)) {
         clock->known = 1;
         clock->drift_ppb = llround(-clock->slope / (1 + clock->slope / SECOND_NS));
     }
-    double under = INFINITY;
-    for (int32_t i = 0; i < clock->count; i++) under = fmin(under, y_ns[i] - clock->slope * x_s[i]);
-
-    double fit_ns = under + clock->slope * (double)(samples - newest.sample) / rate;
+    fit_ns += clock->slope * (double)(samples - newest.sample) / clock->rate_hz;
     int64_t now_ns = line_ns(&clock->line, samples);
     double left_ns = fit_ns + (double)(newest.offset_ns - (now_ns - nominal_ns(clock, samples)));
     clock->line = (line){samples, now_ns, period_ns(clock, clock->slope + clamp(left_ns / SLEW_S, SLEW_STEEPEST))};

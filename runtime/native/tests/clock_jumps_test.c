@@ -104,6 +104,23 @@ static void begins_with_backlog(void) {
     sage_clock_destroy(s.clock);
 }
 
+/* A delay that falls or grows by less than a jump is followed without a step and without a reset, and is not taken for drift. */
+static void delay_changes(void) {
+    const int64_t delays_ns[] = {0, 15 * MS, 2 * MS, 17 * MS, 0, 4 * MS};
+    stream s = begin();
+    feed(&s, 3000, 0);
+    for (size_t k = 1; k < sizeof delays_ns / sizeof *delays_ns; k++) {
+        for (int chunk = 0; chunk < 1500; chunk++) {
+            int64_t before_ns = time_of(&s, s.samples + CHUNK);
+            feed(&s, 1, delays_ns[k]);
+            CHECK(llabs(time_of(&s, s.samples) - before_ns) <= 2 && llabs(state_of(&s).drift_ppb) < 60000);
+        }
+        CHECK(llabs(time_of(&s, s.samples) - (s.t_ns - CHUNK_NS) - delays_ns[k]) < 1 * MS);
+    }
+    CHECK(state_of(&s).resets == 0);
+    sage_clock_destroy(s.clock);
+}
+
 static void drift_survives(void) {
     stream s = begin();
     for (int k = 0; k < 3000; k++, s.t_ns -= 3000) arrive(&s, 0);
@@ -143,6 +160,7 @@ int main(void) {
     lost_samples();
     stalls_with_backlog();
     begins_with_backlog();
+    delay_changes();
     drift_survives();
     anything();
     return 0;
