@@ -78,12 +78,13 @@ class VideoFile:
             self.notes.append(f"{self.path}: its sound cannot be decoded here and is left out")
 
     def __iter__(self) -> Iterator[Event]:
-        pictures = self._picture_events()
+        pictures = self.pictures()
         if self._sound is None:
             return pictures
         return heapq.merge(self._sound, pictures, key=_stamp)
 
-    def _picture_events(self) -> Iterator[Event]:
+    def pictures(self) -> Iterator[FrameEvent]:
+        """The frames alone, once, instead of iterating the whole."""
         frame, self._first = self._first, None
         pictures = Pictures()
         last_ns = -1

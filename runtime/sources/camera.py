@@ -1,0 +1,290 @@
+"""A live camera of any kind: a thread that captures and keeps the newest frame only, another that opens it again when it stalls or goes away.
+
+    camera = open_camera("v4l2:///dev/video0?fps=30", MonotonicClock())
+    camera.start()
+    while camera.wait(1.0): frame = camera.newest()
+
+A read that hangs never hangs the caller: its thread is left behind, and ends when the driver lets it go.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SourceError, UsageError
+from ..notice import Notice
+from ..ticks import NS_PER_S
+from . import CameraCounts, FrameEvent
+from .backoff import Backoff
+from .reader import Ended, Opener, Reader, Unreachable
+from .uri import CameraUri, parse_camera
+from .watch import Limits, Watch
+
+if TYPE_CHECKING:
+    from ..clock import Clock
+
+_NAP_S = 0.2  # how often the keeper looks
+_LET_GO_S = 0.5  # how long a reader is waited for before its thread is left behind
+_HUNG_MOST = 4  # threads left behind before nothing is opened any more
+_STEADY_S = 10.0  # live for so long: the next fault is a new one
+_RECORDED = Limits(stall_s=math.inf, frozen_s=math.inf, black_s=math.inf)
+
+
+def open_camera(text: str, clock: Clock) -> LiveCamera:
+    """The camera that `text` names; nothing is opened before `start`. Raises UsageError for a URI with a typo and for "none"."""
+    uri = parse_camera(text)
+    if uri is None:
+        raise UsageError("camera 'none' cannot be opened; name one, such as camera:0")
+    recorded = uri.kind == "file"
+    return LiveCamera(uri, clock, _opener(uri, clock), _RECORDED if recorded else Limits(), keep_all=recorded and not uri.pace)
+
+
+def _opener(uri: CameraUri, clock: Clock) -> Opener:
+    def make() -> Reader:
+        if uri.kind == "v4l2":
+            from .v4l2 import V4l2Reader
+
+            return V4l2Reader(uri, clock)
+        if uri.kind == "csi":
+            from .gstreamer import open_csi
+
+            return open_csi(uri, clock)
+        if uri.kind == "stream":
+            from .stream import StreamReader
+
+            return StreamReader(uri, clock)
+        from .playback import FileReader
+
+        return FileReader(uri, clock)
+
+    return make
+
+
+@dataclasses.dataclass
+class _Opening:
+    """One try: `reader` once it is open, `error` once it is over, `live_ns` since its first new picture; `damaged` frames of it were counted."""
+
+    reader: Reader | None = None
+    error: SourceError | None = None
+    live_ns: int | None = None
+    damaged: int = 0
+    done: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+
+class LiveCamera:
+    """See `sources.Camera`. Pixels that are handed out are never written again. `start` and `close` belong to one thread, the rest to any.
+
+    `keep_all` waits until a frame is taken instead of replacing it.
+    """
+
+    def __init__(self, uri: CameraUri, clock: Clock, opener: Opener, limits: Limits | None = None, *, keep_all: bool = False) -> None:
+        self.uri = uri.text
+        self.asked = uri.asked
+        self.granted: dict[str, Any] | None = None
+        self.state = "opening"
+        self.counts = CameraCounts()
+        self._clock, self._opener, self._keep_all = clock, opener, keep_all
+        self._limits = limits or Limits()
+        self._watch = Watch(self._limits)
+        self._backoff = Backoff()
+        self._lock = threading.Condition()
+        """Guards all that follows, and says that a frame came or went."""
+        self._frame: FrameEvent | None = None
+        self._notices: list[Notice] = []
+        self._current: _Opening | None = None
+        self._over = self._closing = self._lived = False
+        self._refusal: SourceError | None = None
+        self._said: str | None = None
+        self._wake = threading.Event()  # for the keeper: something has ended
+        self._settled = threading.Event()  # for start: the first opening has worked, or has not
+        self._keeper: threading.Thread | None = None
+        self._hung: list[threading.Thread] = []
+
+    @property
+    def ended(self) -> bool:
+        """A file is over and its last frame was taken."""
+        return self._over and self._frame is None
+
+    def start(self) -> None:
+        """See `sources.Camera`; comes back when it is open, or is being tried again because it is not there now."""
+        if self._keeper is not None or self._closing:
+            raise UsageError(f"camera {self.uri} was started before; open another")
+        self._keeper = threading.Thread(target=self._keep, name="camera", daemon=True)
+        self._keeper.start()
+        self._settled.wait(self._limits.first_s + 1)
+        if self._refusal is not None:
+            self.close()
+            raise self._refusal
+
+    def wait(self, timeout_s: float) -> bool:
+        """See `sources.Camera`."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._frame is not None or self._over or self._closing, timeout_s)
+            return self._frame is not None
+
+    def newest(self) -> FrameEvent | None:
+        """See `sources.Camera`."""
+        with self._lock:
+            frame, self._frame = self._frame, None
+            if frame is not None and self._keep_all:
+                self._lock.notify_all()
+            return frame
+
+    def notices(self) -> list[Notice]:
+        """See `sources.Camera`."""
+        if not self._notices:
+            return []
+        with self._lock:
+            notices, self._notices = self._notices, []
+            return notices
+
+    def close(self) -> None:
+        """See `sources.Camera`; takes a second at most, whatever the driver does."""
+        with self._lock:
+            self._closing, self._current = True, None
+            self._lock.notify_all()
+        self._wake.set()
+        if self._keeper is not None:
+            self._keeper.join(4 * _LET_GO_S)
+        with self._lock:
+            self._frame = None
+
+    # ---- the keeper: opens, watches, opens again
+
+    def _keep(self) -> None:
+        while not self._closing:
+            self._hung = [thread for thread in self._hung if thread.is_alive()]
+            if len(self._hung) < _HUNG_MOST:
+                self._once()
+            if self._over or self._refusal is not None:
+                break
+            self._sleep(self._backoff.next_s())
+        self._settled.set()
+
+    def _once(self) -> None:
+        """Open it and stay until that is over."""
+        opening = _Opening()
+        with self._lock:
+            if self._closing:
+                return
+            self._current = opening
+            self._watch.opened(self._clock.now_ns(), None)
+        thread = threading.Thread(target=self._capture, args=(opening,), name="capture", daemon=True)
+        thread.start()
+        why = self._attend(opening)
+        with self._lock:
+            self._current = None
+            self._lock.notify_all()
+            if opening.live_ns is not None and self._clock.now_ns() - opening.live_ns > _STEADY_S * NS_PER_S:
+                self._backoff.reset()
+            self._conclude(opening.error, why)
+        if opening.reader is not None:
+            opening.reader.interrupt()
+        if not opening.done.wait(_LET_GO_S):
+            self._hung.append(thread)
+
+    def _attend(self, opening: _Opening) -> str | None:
+        """Wait until `opening` fails or is overdue; why it is overdue."""
+        while not self._closing:
+            self._wake.wait(_NAP_S)
+            self._wake.clear()
+            with self._lock:
+                if opening.error is not None:
+                    return None
+                if why := self._watch.overdue(self._clock.now_ns()):
+                    return why
+        return None
+
+    def _conclude(self, error: SourceError | None, why: str | None) -> None:
+        """What it means that an opening is over: state and notice. Holds the lock."""
+        if self._closing:
+            return
+        if isinstance(error, Ended):
+            self._over, self.state = True, "gone"
+            self._say("camera_gone", str(error))
+        elif error is not None and not self._settled.is_set() and not isinstance(error, Unreachable):
+            self._refusal = error
+        elif error is not None:
+            self.state = "gone"
+            self._say("camera_gone", f"{error}; trying again")
+        elif why is not None:
+            self.state = "stalled"
+            self._say("camera_stalled", f"{self.uri} {why}; opening it again")
+        self._settled.set()
+
+    def _say(self, what: str, detail: str) -> None:
+        """A notice, but not the same one again and again while it keeps failing. Holds the lock."""
+        said = detail if what == "camera_gone" else what
+        if said != self._said:
+            self._said = said
+            self._notices.append(Notice(self._clock.now_ns(), what, detail))
+
+    def _sleep(self, seconds: float) -> None:
+        end_ns = self._clock.now_ns() + round(seconds * NS_PER_S)
+        while not self._closing and (left_ns := end_ns - self._clock.now_ns()) > 0:
+            self._wake.wait(left_ns / NS_PER_S)
+            self._wake.clear()
+
+    # ---- the capture thread: one for each opening
+
+    def _capture(self, opening: _Opening) -> None:
+        reader: Reader | None = None
+        try:
+            reader = self._opener()
+            with self._lock:
+                if opening is self._current:
+                    self._opened(opening, reader)
+            while opening is self._current:
+                self._take(opening, reader, reader.read())
+        except SourceError as error:
+            opening.error = error
+        except Exception as error:
+            opening.error = SourceError(f"{self.uri} failed ({type(error).__name__}: {error}); report it with the output of 'sage-edge devices'")
+        finally:
+            try:
+                if reader is not None:
+                    reader.close()
+            finally:
+                opening.done.set()
+                self._wake.set()
+
+    def _opened(self, opening: _Opening, reader: Reader) -> None:
+        opening.reader = reader
+        self.granted = dict(reader.granted)
+        self._watch.opened(self._clock.now_ns(), self.granted["rate_hz"])
+        self._settled.set()
+
+    def _take(self, opening: _Opening, reader: Reader, event: FrameEvent | None) -> None:
+        with self._lock:
+            if opening is not self._current:
+                return
+            self.counts.damaged += reader.damaged - opening.damaged
+            opening.damaged = reader.damaged
+            if event is None:
+                return
+            new = self._watch.frame(self._clock.now_ns(), event.pixels, event.format)
+            self.counts.frames += 1
+            if opening.live_ns is None:
+                if not new:
+                    return
+                self._live(opening)
+            for change in self._watch.changes():
+                self._notices.append(Notice(self._clock.now_ns(), "camera_changed", f"{self.uri} {change}"))
+            if self._frame is not None and self._keep_all:
+                self._lock.wait_for(lambda: self._frame is None or opening is not self._current)
+            elif self._frame is not None:
+                self.counts.stale += 1
+            self._frame = event
+            self._lock.notify_all()
+
+    def _live(self, opening: _Opening) -> None:
+        """The first new picture of an opening. Holds the lock."""
+        opening.live_ns = self._clock.now_ns()
+        self.counts.reopened += self._lived
+        self._lived, self.state, self._said = True, "live", None
+        asked = ", ".join(f"{key} {value}" for key, value in self.asked.items() if value is not None) or "nothing"
+        granted = ", ".join(f"{key} {value}" for key, value in (self.granted or {}).items() if value is not None) or "nothing known"
+        self._notices.append(Notice(opening.live_ns, "camera_open", f"{self.uri}: asked {asked}; granted {granted}"))

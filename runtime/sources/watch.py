@@ -1,0 +1,113 @@
+"""Is a camera still a camera: no new frame for too long, the same picture again and again, nothing but black, another size.
+
+A pure state machine: it is told what came and when, and says what to do; it has no clock and no thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ticks import NS_PER_S
+
+_SAMPLES = 1024  # bytes of a picture that are compared first
+_BLACK_RGB, _BLACK_LUMA = 12, 28  # levels, of 255; luma of limited range begins at 16
+_PERIOD_SHARE = 0.1  # of one interval in the running mean
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a camera counts as stalled, in seconds."""
+
+    stall_s: float = 2.0
+    """Without a new frame; at least `stall_periods` of its own frame periods."""
+    stall_periods: int = 10
+    frozen_s: float = 2.0
+    """With the very same picture, unless it is black."""
+    black_s: float = 2.0
+    """With nothing but black before somebody is told."""
+    first_s: float = 10.0
+    """To open it and get the first frame."""
+
+
+class Watch:
+    """Watches one camera over all its openings."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._changes: list[str] = []
+        self._size: tuple[int, int] | None = None
+        self._pixels: NDArray[np.uint8] | None = None
+        self._sample = b""
+        self._black = False
+        self.opened(0, None)
+
+    def opened(self, t_ns: int, rate_hz: float | None) -> None:
+        """It is open since `t_ns`; `rate_hz` is what was granted, None where that is not known. The last picture stays known."""
+        self._period_s = 1 / rate_hz if rate_hz else 0.0
+        self._frame_ns: int | None = None
+        self._opened_ns = self._new_ns = self._lit_ns = t_ns
+
+    def frame(self, t_ns: int, pixels: NDArray[np.uint8], format: str) -> bool:
+        """A frame came: is it another picture than the one before, or black? Also the first of an opening is compared with the last one of the
+        opening before.
+
+        `pixels` uint8 in `format` as in `FrameEvent`; they are kept until the next frame and must stay as they are.
+        """
+        if self._frame_ns is None:
+            self._new_ns = self._lit_ns = t_ns
+        else:
+            self._period_s += _PERIOD_SHARE * ((t_ns - self._frame_ns) / NS_PER_S - self._period_s)
+        self._frame_ns = t_ns
+        sample, black = _sample(pixels, format)
+        before = self._pixels
+        new = black or before is None or sample != self._sample or pixels.shape != before.shape or not np.array_equal(pixels, before)
+        if new:
+            self._new_ns = t_ns
+        self._pixels, self._sample = pixels, sample
+        self._note_black(t_ns, black)
+        height, width = (pixels.shape[0] * 2 // 3 if format == "nv12" else pixels.shape[0]), pixels.shape[1]
+        if self._size is not None and self._size != (width, height):
+            self._changes.append(f"its pictures are {width} x {height} now, were {self._size[0]} x {self._size[1]}")
+        self._size = width, height
+        return new
+
+    def overdue(self, t_ns: int) -> str | None:
+        """Why it should be opened again at `t_ns`; None while all is well."""
+        limits = self.limits
+        if self._frame_ns is None:
+            silent_s = (t_ns - self._opened_ns) / NS_PER_S
+            return f"gave no frame in {silent_s:.1f} s" if silent_s > limits.first_s else None
+        silent_s = (t_ns - self._frame_ns) / NS_PER_S
+        if silent_s > max(limits.stall_s, limits.stall_periods * self._period_s):
+            return f"gave no frame for {silent_s:.1f} s"
+        same_s = (self._frame_ns - self._new_ns) / NS_PER_S
+        if same_s > max(limits.frozen_s, limits.stall_periods * self._period_s):
+            return f"gave the same picture for {same_s:.1f} s"
+        return None
+
+    def changes(self) -> list[str]:
+        """What somebody should be told since the last call: another size, black, light again."""
+        changes, self._changes = self._changes, []
+        return changes
+
+    def _note_black(self, t_ns: int, black: bool) -> None:
+        if not black:
+            self._lit_ns = t_ns
+            if self._black:
+                self._changes.append("gives pictures again")
+            self._black = False
+        elif not self._black and (t_ns - self._lit_ns) / NS_PER_S > self.limits.black_s:
+            self._black = True
+            self._changes.append("gives nothing but black; is its lens covered?")
+
+
+def _sample(pixels: NDArray[np.uint8], format: str) -> tuple[bytes, bool]:
+    """About `_SAMPLES` bytes from all over the picture, and whether they are all black."""
+    luma = format in ("nv12", "yuyv")
+    plane = pixels[..., 0] if format == "yuyv" else pixels[: pixels.shape[0] * 2 // 3] if format == "nv12" else pixels
+    flat = plane.reshape(-1) if plane.flags.c_contiguous else plane[:: max(1, plane.shape[0] // 32)].reshape(-1)
+    few = flat[:: max(1, flat.size // _SAMPLES) | 1]
+    return few.tobytes(), bool(few.size) and int(few.max()) <= (_BLACK_LUMA if luma else _BLACK_RGB)
