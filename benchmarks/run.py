@@ -22,6 +22,8 @@ BENCHMARKS = {
     "copies": "memory to a GPU and back: pinned, pageable, memcpy",
     "crop": "face crop: libsage, the cv2 chain, memcpy",
     "engines": "each graph on each backend and precision, against PyTorch and ONNX Runtime FP32",
+    "loop": "the live loop beside its engines: CPU time per second, against one percent of a core",
+    "microphone": "lateness of the sound callback: libsage and Python, with the interpreter free and held",
     "precision": "signal to quantization noise of each graph and precision, CCC of a trained model",
 }
 NEEDS_GPU = {"copies"}

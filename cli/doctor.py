@@ -1,4 +1,5 @@
-"""What works on this machine, tried and not assumed: libsage, video, faces, every backend with a graph of one node, CUDA, the cache folder.
+"""What works on this machine, tried and not assumed: libsage, video, faces, the default microphone, every
+backend with a graph of one node, CUDA, the cache folder.
 
 Each line says what was found; what does not work says why and what to do about it. Nothing is sent anywhere. Exit code 1 when something
 is missing that 'run' cannot do without; a missing GPU or optional backend is not that. Its output belongs into a bug report.

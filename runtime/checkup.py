@@ -1,8 +1,9 @@
-"""What works on this machine, each thing tried for real: the loop's own parts, the backends, the GPU, the folders.
+"""What works on this machine, each thing tried for real: the loop's own parts, the microphone, the backends, the GPU, the folders.
 
     for check in checks(): print(check.name, check.ok, check.fact, check.fix)
 
-Nothing here raises, and nothing is written but into temporary folders and, for a moment, the cache folder.
+Nothing here raises, and nothing is written but into temporary folders and, for a moment, the cache folder. The microphone is open until its first
+sample comes; nothing of it is kept.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from pathlib import Path
 from . import cpu
 from .engines.arrays import one_line
 from .engines.probe import Found, available, clash
-from .errors import SageError
+from .errors import SageError, SourceError
 from .files import atomic_file, cache_folder
 from .machine import cores
+
+_SOUND_NS = 3_000_000_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ def checks() -> list[Check]:
         ("libsage", _libsage, "run `make native` in a checkout, or reinstall sage-edge", True),
         ("video", _video, "pip install --force-reinstall av soxr", True),
         ("faces", _faces, "pip install --force-reinstall 'opencv-python-headless<5'", True),
+        ("microphone", _microphone, "", False),
         ("cache folder", _cache, "set CACHE_DIRECTORY to a folder that you may write to; --precision auto and TensorRT need it", False),
         ("CUDA", _cuda, "", False),
     )
@@ -132,6 +136,30 @@ def _faces() -> str:
     if not found:
         raise ValueError("the cascade finds no face in a drawn picture of one")
     return f"found a drawn face; OpenCV {cv2.__version__}"
+
+
+def _microphone() -> str:
+    import sounddevice
+
+    from .clock import MonotonicClock
+    from .native import AudioCapture
+    from .sources.portaudio import Recording, find_microphone, microphones
+
+    clock, device = MonotonicClock(), find_microphone(None)
+    capture = AudioCapture("float32", device.channels, device.rate_hz, device.rate_hz)
+    recording = Recording(device, device.rate_hz, device.channels, capture, pinned=False)
+    try:
+        end_ns = clock.now_ns() + _SOUND_NS
+        while not capture.written:
+            if clock.now_ns() > end_ns:
+                raise SourceError(f"microphone {device.name!r} opens but gives no sound; see whether it is muted or suspended")
+            clock.sleep(0.01)
+    finally:
+        recording.close()
+    version = sounddevice.get_portaudio_version()[1].split(",")[0]
+    return (
+        f"{device.name!r} gives sound at {device.rate_hz} Hz, {len(microphones())} to choose from; {version}, sounddevice {sounddevice.__version__}"
+    )
 
 
 def _cache() -> str:
