@@ -169,6 +169,19 @@ SAGE_API int32_t sage_histogram_percentile(const sage_histogram *histogram, doub
  * One thread calls _callback or _feed (the audio thread), one thread calls _read (the consumer); they never wait for each
  * other. _written, _time, _clock and _stats may be called by any thread at any time. _create and _destroy must not overlap with
  * anything: stop the stream before _destroy.
+ *
+ *     sage_capture *capture;
+ *     sage_capture_create(SAGE_INT16, 1, 48000, 10 * 48000, &capture);
+ *     Pa_OpenStream(&stream, &device, NULL, 48000, 0, paNoFlag, (PaStreamCallback *)sage_capture_callback, capture);
+ *     Pa_StartStream(stream);
+ *     for (int64_t at = 0, n, t_ns;; at += n) {
+ *         n = sage_capture_written(capture) - at;
+ *         if (n > 4800) n = 4800;
+ *         if (!n) wait a little;
+ *         else if (sage_capture_read(capture, at, samples, n) == n && !sage_capture_time(capture, at, &t_ns)) use them;
+ *     }
+ *     Pa_CloseStream(stream);
+ *     sage_capture_destroy(capture);
  */
 typedef struct sage_capture sage_capture;
 
@@ -196,9 +209,10 @@ typedef struct {
 SAGE_API int32_t sage_capture_create(int32_t format, int32_t channels, int32_t rate_hz, int64_t capacity, sage_capture **capture);
 SAGE_API void sage_capture_destroy(sage_capture *capture);
 
-/* Audio thread. A PaStreamCallback; `output` and `time_info` are not looked at (PortAudio's times are of another clock on some
- * hosts): the time of the call is read from CLOCK_MONOTONIC. input == NULL is silence. Returns paContinue (0); paAbort (2) when
- * capture is NULL. A call with more than SAGE_RING_MAX frames is left out. */
+/* Audio thread. A PaStreamCallback; cast it to one, for this header does not know PortAudio's types. `output` and `time_info` are
+ * not looked at (PortAudio's times are of another clock on some hosts): the time of the call is read from CLOCK_MONOTONIC.
+ * input == NULL is silence. Returns paContinue (0); paAbort (2) when capture is NULL. A call with more than SAGE_RING_MAX frames
+ * is left out. */
 SAGE_API int sage_capture_callback(const void *input, void *output, unsigned long frames, const void *time_info,
                                    unsigned long flags, void *capture);
 

@@ -1,5 +1,7 @@
 /* The audio capture: what a callback has to do, and nothing else. Ring and clock are the public ones. */
+#ifndef __APPLE__
 #define _POSIX_C_SOURCE 200809L /* clock_gettime */
+#endif
 
 #include <stdatomic.h>
 #include <stdlib.h>
