@@ -89,7 +89,7 @@ class LiveCamera:
         self._clock, self._opener, self._keep_all = clock, opener, keep_all
         self._limits = limits or Limits()
         self._watch = Watch(self._limits)
-        self._backoff = Backoff()
+        self._backoff = Backoff(self._limits.retry_s, self._limits.retry_most_s)
         self._lock = threading.Condition()
         """Guards all that follows, and says that a frame came or went."""
         self._frame: FrameEvent | None = None

@@ -92,14 +92,7 @@ class GStreamerReader:
 
     def read(self) -> FrameEvent | None:
         """See `Reader`."""
-        view = self._frame.data.cast("B")
-        if not self._readable(_NAP_S):
-            return None
-        n = os.readv(self._pipe, [view[self._filled :]])
-        if n == 0:
-            raise self._failure()
-        self._filled += n
-        if self._filled < len(view):
+        if self._filled < self._frame.nbytes and (not self._readable(_NAP_S) or not self._fill()):
             return None
         t_ns, pixels = self._clock.now_ns(), self._frame
         self._frame, self._filled = np.empty(self._shape, np.uint8), 0
@@ -133,8 +126,16 @@ class GStreamerReader:
             import fcntl
 
             fcntl.fcntl(self._pipe, _SET_PIPE_SIZE, _PIPE_BYTES)
-        if self._process.poll() is not None:
+        self._fill()
+
+    def _fill(self) -> bool:
+        """Read what there is into the frame; whether it is whole."""
+        view = self._frame.data.cast("B")
+        n = os.readv(self._pipe, [view[self._filled :]])
+        if n == 0:
             raise self._failure()
+        self._filled += n
+        return self._filled == len(view)
 
     def _readable(self, seconds: float) -> bool:
         """Whether the pipe has bytes, or its end; what the process says meanwhile is kept."""

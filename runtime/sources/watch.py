@@ -19,7 +19,7 @@ _PERIOD_SHARE = 0.1  # of one interval in the running mean
 
 @dataclass(frozen=True)
 class Limits:
-    """When a camera counts as stalled, in seconds."""
+    """When a camera counts as stalled, and how soon it is opened again; in seconds."""
 
     stall_s: float = 2.0
     """Without a new frame; at least `stall_periods` of its own frame periods."""
@@ -30,6 +30,9 @@ class Limits:
     """With nothing but black before somebody is told."""
     first_s: float = 10.0
     """To open it and get the first frame."""
+    retry_s: float = 0.5
+    """Before it is opened again, doubling up to `retry_most_s`."""
+    retry_most_s: float = 10.0
 
 
 class Watch:

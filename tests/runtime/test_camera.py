@@ -1,0 +1,226 @@
+"""A live camera against a real HTTP MJPEG server: newest frame only, every loss counted, opened again after every fault, never hanging."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from cameras import QUICK, MjpegServer, number_of, numbered, opened, take, until
+
+from sage_edge.runtime.clock import MonotonicClock
+from sage_edge.runtime.errors import SourceError, UsageError
+from sage_edge.runtime.notice import WHATS, Notice
+from sage_edge.runtime.sources import STATES, FrameEvent
+from sage_edge.runtime.sources.camera import LiveCamera, open_camera
+from sage_edge.runtime.sources.uri import CameraUri
+
+
+@pytest.fixture
+def server() -> Iterator[MjpegServer]:
+    server = MjpegServer()
+    yield server
+    server.stop()
+
+
+def collect(camera: LiveCamera, into: list[Notice]) -> list[str]:
+    """Kinds of all notices so far, oldest first."""
+    into += camera.notices()
+    assert all(notice.what in WHATS and "\n" not in notice.detail for notice in into)
+    return [notice.what for notice in into]
+
+
+def test_frames_come_in_order_stamped_and_every_frame_is_taken_stale_or_waiting(server: MjpegServer) -> None:
+    with opened(server.uri) as camera:
+        frames = take(camera, 10)
+        assert until(lambda: camera.counts.frames >= 40)
+        frames += take(camera, 2)
+        camera.close()
+        counts = camera.counts
+        assert counts.frames - counts.stale - len(frames) in (0, 1)  # one may have waited
+        assert counts.stale >= 25
+    numbers = [number_of(frame) for frame in frames]
+    steps = np.diff(numbers) % 256
+    assert (steps >= 1).all(), numbers
+    assert steps[9] > 10, "the frames that were not taken are gone, not queued"
+    assert (np.diff([frame.t_ns for frame in frames]) > 0).all()
+
+
+def test_what_was_asked_and_granted_is_said(server: MjpegServer) -> None:
+    said: list[Notice] = []
+    with opened(server.uri) as camera:
+        take(camera, 1)
+        assert camera.state == "live"
+        assert camera.asked == {"width": None, "height": None, "rate_hz": None, "fourcc": None}
+        assert camera.granted == {"width": 160, "height": 120, "rate_hz": None, "fourcc": "MJPEG"}
+        assert collect(camera, said) == ["camera_open"]
+        assert "asked nothing" in said[0].detail
+        assert "fourcc MJPEG" in said[0].detail
+
+
+def test_pixels_handed_out_stay_as_they_are(server: MjpegServer) -> None:
+    with opened(server.uri) as camera:
+        first = take(camera, 1)[0]
+        copy = first.pixels.copy()
+        take(camera, 5)
+        assert np.array_equal(first.pixels, copy)
+
+
+def test_a_server_that_is_killed_and_comes_back_is_opened_again(server: MjpegServer) -> None:
+    said: list[Notice] = []
+    with opened(server.uri) as camera:
+        take(camera, 2)
+        server.stop()
+        assert until(lambda: camera.state == "gone")
+        camera.newest()
+        server.start()
+        take(camera, 2)
+        assert camera.state == "live"
+        assert camera.counts.reopened == 1
+        kinds = collect(camera, said)
+        assert kinds[0] == kinds[-1] == "camera_open"
+        assert "camera_gone" in kinds
+
+
+def test_a_server_that_is_down_at_first_is_waited_for() -> None:
+    server = MjpegServer()
+    server.stop()
+    with opened(server.uri) as camera:
+        assert camera.state == "gone"
+        assert not camera.wait(0.01)
+        server.start()
+        take(camera, 1)
+        assert camera.counts.reopened == 0
+    server.stop()
+
+
+@pytest.mark.parametrize("mode", ["silent", "frozen"])
+def test_no_new_picture_is_a_stall_and_is_opened_again(server: MjpegServer, mode: str) -> None:
+    said: list[Notice] = []
+    with opened(server.uri) as camera:
+        take(camera, 2)
+        server.mode = mode
+        assert until(lambda: camera.state == "stalled")
+        server.mode = "live"
+        assert until(lambda: camera.state == "live")
+        take(camera, 2)
+        assert camera.counts.reopened >= 1
+        assert collect(camera, said) == ["camera_open", *["camera_stalled", "camera_open"] * camera.counts.reopened]
+
+
+def test_a_frozen_camera_stays_stalled_and_says_so_once(server: MjpegServer) -> None:
+    said: list[Notice] = []
+    with opened(server.uri) as camera:
+        take(camera, 2)
+        server.mode = "frozen"
+        assert until(lambda: camera.state == "stalled")
+        frames = camera.counts.frames
+        opening = camera._current
+        assert until(lambda: camera.counts.frames > frames + 20 and camera._current is not opening), "it was opened again"
+        assert camera.state == "stalled"
+        assert collect(camera, said) == ["camera_open", "camera_stalled"]
+        assert camera.counts.reopened == 0
+
+
+def test_black_pictures_are_said_and_kept(server: MjpegServer) -> None:
+    said: list[Notice] = []
+    with opened(server.uri) as camera:
+        take(camera, 2)
+        server.mode = "black"
+        assert until(lambda: "camera_changed" in collect(camera, said))
+        assert camera.counts.reopened == 0
+        assert camera.state == "live"
+        take(camera, 2)
+        server.mode = "live"
+        assert until(lambda: collect(camera, said).count("camera_changed") == 2)
+        assert [notice.what for notice in said] == ["camera_open", "camera_changed", "camera_changed"]
+
+
+def test_a_camera_that_changes_its_size_goes_on(server: MjpegServer) -> None:
+    said: list[Notice] = []
+    with opened(server.uri) as camera:
+        assert take(camera, 2)[-1].pixels.shape == (120, 160, 3)
+        server.size = (320, 240)
+        assert until(lambda: camera.wait(1.0) and (frame := camera.newest()) is not None and frame.pixels.shape == (240, 320, 3))
+        assert collect(camera, said) == ["camera_open", "camera_changed"]
+        assert "320 x 240 now, were 160 x 120" in said[1].detail
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("/nowhere", "404"), ("/page", "not with a video"), ("/one.jpg", "single picture"), ("/secret", "USER:PASSWORD@HOST")],
+)
+def test_what_can_never_work_is_one_line(server: MjpegServer, path: str, words: str) -> None:
+    camera = open_camera(f"http://127.0.0.1:{server.port}{path}", MonotonicClock())
+    with pytest.raises(SourceError, match=words) as caught:
+        camera.start()
+    assert "\n" not in str(caught.value)
+    assert until(lambda: not [thread for thread in threading.enumerate() if thread.name in ("camera", "capture")])
+
+
+def test_a_host_that_does_not_exist_is_one_line() -> None:
+    with pytest.raises(SourceError, match=r"there is no host 'camera\.invalid'"):
+        open_camera("rtsp://camera.invalid/x", MonotonicClock()).start()
+
+
+def test_a_password_opens_the_camera_and_is_shown_nowhere(server: MjpegServer) -> None:
+    said: list[Notice] = []
+    with opened(f"http://eve:hunter2@127.0.0.1:{server.port}/secret?token=swordfish") as camera:
+        take(camera, 1)
+        server.stop()
+        assert until(lambda: "camera_gone" in collect(camera, said))
+        text = f"{camera.uri} {camera.asked} {camera.granted} {said}"
+        assert "hunter2" not in text
+        assert "swordfish" not in text
+        assert "/secret?token=***" in camera.uri
+
+
+class Stuck:
+    """A reader whose read does not come back before it is let go, as with some drivers."""
+
+    def __init__(self, let_go: threading.Event) -> None:
+        self.granted = {"width": 160, "height": 120, "rate_hz": 30.0, "fourcc": None}
+        self.damaged = 0
+        self._let_go, self._given = let_go, False
+
+    def read(self) -> FrameEvent | None:
+        if not self._given:
+            self._given = True
+            return FrameEvent(MonotonicClock().now_ns(), numbered(1), "bgr")
+        self._let_go.wait()
+        return None
+
+    def interrupt(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_read_that_hangs_never_hangs_the_caller_nor_grows_without_end() -> None:
+    let_go, made = threading.Event(), []
+
+    def opener() -> Stuck:
+        made.append(Stuck(let_go))
+        return made[-1]
+
+    camera = LiveCamera(CameraUri("v4l2:///dev/video9", "v4l2", "/dev/video9"), MonotonicClock(), opener, QUICK)
+    camera.start()
+    assert until(lambda: camera.state == "stalled")
+    assert until(lambda: len(made) == 2), "it is opened again beside the thread that hangs"
+    camera.close()
+    hung = [thread for thread in threading.enumerate() if thread.name == "capture"]
+    assert len(hung) == len(made), "close came back although they still hang"
+    let_go.set()
+    assert until(lambda: not any(thread.is_alive() for thread in hung))
+
+
+def test_states_are_those_of_the_protocol_and_close_may_come_twice(server: MjpegServer) -> None:
+    camera = open_camera(server.uri, MonotonicClock())
+    assert camera.state in STATES
+    camera.start()
+    with pytest.raises(UsageError, match="started before"):
+        camera.start()
+    camera.close()
+    camera.close()
+    assert camera.newest() is None
+    assert not camera.wait(0.0)

@@ -1,0 +1,72 @@
+"""The pipe of a CSI camera with GStreamer's test picture in the place of the sensor: a real gst-launch-1.0, killed, stopped and missing parts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cameras import GST_APT, QUICK, take, until
+
+from sage_edge.runtime.clock import MonotonicClock
+from sage_edge.runtime.errors import SourceError
+from sage_edge.runtime.sources.camera import LiveCamera, open_camera
+from sage_edge.runtime.sources.gstreamer import GStreamerReader
+from sage_edge.runtime.sources.uri import CameraUri
+
+SOURCE = "videotestsrc is-live=true pattern=ball ! video/x-raw,format=BGRx,width=160,height=120,framerate=30/1"
+CSI = CameraUri("csi://0", "csi", "0", 160, 120, 30.0)
+
+needs_gst = pytest.mark.skipif(shutil.which("gst-launch-1.0") is None, reason=f"no GStreamer: {GST_APT}")
+
+
+def pipe(made: list[GStreamerReader]) -> GStreamerReader:
+    made.append(GStreamerReader(SOURCE, 160, 120, 30.0, MonotonicClock(), "csi://0"))
+    return made[-1]
+
+
+def is_gone(reader: GStreamerReader) -> bool:
+    return reader._process.poll() is not None
+
+
+@needs_gst
+def test_frames_are_whole_and_a_process_that_dies_or_stops_is_replaced() -> None:
+    made: list[GStreamerReader] = []
+    camera = LiveCamera(CSI, MonotonicClock(), lambda: pipe(made), QUICK)
+    camera.start()
+    try:
+        frames = take(camera, 5)
+        assert {(frame.format, frame.pixels.shape) for frame in frames} == {("bgr", (120, 160, 3))}
+        for frame in frames:
+            rows, columns = np.nonzero(frame.pixels[..., 0] > 128)
+            assert 0 < np.ptp(rows) < 45, "one ball in one place: no frame begins in the middle of another"
+            assert 0 < np.ptp(columns) < 45
+        os.kill(made[-1]._process.pid, signal.SIGKILL)
+        assert until(lambda: camera.counts.reopened == 1)
+        take(camera, 2)
+        os.kill(made[-1]._process.pid, signal.SIGSTOP)
+        assert until(lambda: camera.counts.reopened == 2)
+        take(camera, 2)
+    finally:
+        camera.close()
+    assert [notice.what for notice in camera.notices()] == [
+        *("camera_open", "camera_gone", "camera_open", "camera_stalled", "camera_open"),
+    ]
+    assert until(lambda: all(is_gone(reader) for reader in made)), "no process is left behind"
+
+
+@needs_gst
+def test_a_missing_element_names_its_package() -> None:
+    camera = open_camera("csi://0", MonotonicClock())
+    with pytest.raises(SourceError, match=r"no element nvarguscamerasrc; sudo apt install nvidia-l4t-gstreamer") as caught:
+        camera.start()
+    assert "\n" not in str(caught.value)
+
+
+def test_no_gstreamer_at_all_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceError, match=r"sudo apt install gstreamer1\.0-tools"):
+        open_camera("csi://0", MonotonicClock()).start()
