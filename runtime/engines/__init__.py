@@ -4,6 +4,8 @@ engine = open_engine(bundle.graph("visual", "fp32"))
 engine.inputs["faces"][...] = faces        # float32 [1, 3, H, W], written in place (libsage writes into it directly)
 engine.run()
 engine.outputs["visual"]                   # float32 [1, d], overwritten by the next run
+
+An engine of a larger batch computes its first items only where it is told to: `engine.run(2)`.
 """
 
 from __future__ import annotations
@@ -38,8 +40,11 @@ class Engine(Protocol):
     def threads(self) -> int:
         """Threads that one `run` uses."""
 
-    def run(self) -> None:
-        """Compute `outputs` from `inputs`. Raises EngineError."""
+    def run(self, items: int | None = None) -> None:
+        """Compute `outputs` from `inputs`: of the first `items` of the batch, of all when None; the outputs behind them are undefined then.
+
+        Memory is as for the whole batch, whatever the count. TensorRT captures its CUDA graph again when the count has changed. Raises EngineError.
+        """
 
     def close(self) -> None:
         """Free the graph; calling it again does nothing."""

@@ -32,6 +32,13 @@ def static_shape(path: Path, name: str, sizes: Sequence[object], batch: int) -> 
     return tuple(int(size) for size in shape if isinstance(size, int))
 
 
+def check_items(path: Path, items: int, batch: int) -> int:
+    """`items` where it is a part of the batch. Raises EngineError."""
+    if not 1 <= items <= batch:
+        raise EngineError(f"{path.name} runs 1 to {batch} items, not {items}; open it with a larger batch")
+    return items
+
+
 def one_line(error: BaseException, limit: int = 200) -> str:
     """What an exception says, in one line of at most `limit` characters."""
     text = " ".join(str(error).split())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .. import cpu, onnx_file
 from ..errors import EngineError
 from ..ort import load
-from .arrays import aligned_zeros, one_line, static_shape
+from .arrays import aligned_zeros, check_items, one_line, static_shape
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -64,16 +64,13 @@ class OnnxRuntimeEngine:
             options.add_session_config_entry("session.x64quantprecision", "1")
         if hint == "cuda":
             _check_cuda(ort, path, precision)
-        self._path, self._threads = path, threads
+        self._path, self._batch, self._threads = path, batch, threads
         try:
             self._session: Any = ort.InferenceSession(str(path), options, providers=_PROVIDERS[hint], disabled_optimizers=_spoils(precision))
-            self._binding: Any = self._session.io_binding()
             self._inputs = {arg.name: self._allocate(arg, batch) for arg in self._session.get_inputs()}
-            for name, array in self._inputs.items():
-                self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
             self._outputs = {arg.name: self._allocate(arg, batch) for arg in self._session.get_outputs()}
-            for name, array in self._outputs.items():
-                self._binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            fixed = any(isinstance(arg.shape[0], int) for arg in (*self._session.get_inputs(), *self._session.get_outputs()) if arg.shape)
+            self._bindings: list[Any] = [self._bind(batch if fixed else items) for items in range(1, batch + 1)]
         except EngineError:
             raise
         except Exception as error:  # onnxruntime raises its own classes, RuntimeError and ValueError alike
@@ -93,16 +90,25 @@ class OnnxRuntimeEngine:
     def threads(self) -> int:
         return self._threads
 
-    def run(self) -> None:
+    def run(self, items: int | None = None) -> None:
         if self._session is None:
             raise EngineError(f"{self._path.name} was closed; open it again")
+        binding = self._bindings[-1 if items is None else check_items(self._path, items, self._batch) - 1]
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(binding)
         except Exception as error:  # see above
             raise EngineError(f"{self._path} failed to run ({one_line(error)}); check it with sage-edge verify") from None
 
     def close(self) -> None:
-        self._binding = self._session = None
+        self._bindings, self._session = [], None
+
+    def _bind(self, items: int) -> Any:
+        """The first `items` of the arrays, for one run after another."""
+        binding = self._session.io_binding()
+        for bind, arrays in ((binding.bind_input, self._inputs), (binding.bind_output, self._outputs)):
+            for name, array in arrays.items():
+                bind(name, "cpu", 0, array.dtype, (items, *array.shape[1:]) if array.shape else (), array.ctypes.data)
+        return binding
 
     def _allocate(self, arg: Any, batch: int) -> NDArray[Any]:
         if arg.type not in _DTYPES:

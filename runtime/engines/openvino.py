@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .. import ov
 from ..errors import EngineError
-from .arrays import aligned_zeros, one_line, static_shape
+from .arrays import aligned_zeros, check_items, one_line, static_shape
 
 INSTALL = "pip install 'sage-edge[openvino]'"
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -44,17 +44,18 @@ class OpenVINOEngine:
             raise EngineError(f"{path} does not exist; compile the bundle again")
         if hint == "bf16" and not has_bf16():
             raise EngineError("this processor computes no bf16, OpenVINO would take float32 instead; choose precision fp32 or int8")
-        self._path, self._threads = path, threads
+        self._path, self._batch, self._threads = path, batch, threads
         try:
             model = core.read_model(path)
-            model.reshape({port: static_shape(path, port.any_name, _sizes(port), batch) for port in model.inputs})
+            fixed = all(port.partial_shape.is_static for port in model.inputs)
+            shapes = {port: static_shape(path, port.any_name, _sizes(port), batch) for port in model.inputs}
+            # For one item all sizes are settled, which is faster; the first of a larger batch stays open.
+            first = openvino.Dimension(1, batch)
+            model.reshape({port: shape if fixed or batch == 1 else openvino.PartialShape([first, *shape[1:]]) for port, shape in shapes.items()})
             compiled = core.compile_model(model, "CPU", _options(threads, hint))
-            self._request: Any = compiled.create_infer_request()
             self._inputs = {port.any_name: self._array(port, batch) for port in compiled.inputs}
             self._outputs = {port.any_name: self._array(port, batch) for port in compiled.outputs}
-            for port in (*compiled.inputs, *compiled.outputs):
-                array = (self._inputs if port in compiled.inputs else self._outputs)[port.any_name]
-                self._request.set_tensor(port, openvino.Tensor(array, shared_memory=True))
+            self._requests: list[Any] = [self._request(compiled, batch if fixed else items) for items in range(1, batch + 1)]
         except EngineError:
             raise
         except Exception as error:  # see above
@@ -72,16 +73,26 @@ class OpenVINOEngine:
     def threads(self) -> int:
         return self._threads
 
-    def run(self) -> None:
-        if self._request is None:
+    def run(self, items: int | None = None) -> None:
+        if not self._requests:
             raise EngineError(f"{self._path.name} was closed; open it again")
+        request = self._requests[-1 if items is None else check_items(self._path, items, self._batch) - 1]
         try:
-            self._request.infer(share_outputs=True)
+            request.infer(share_outputs=True)
         except Exception as error:  # see above
             raise EngineError(f"{self._path} failed to run ({one_line(error)}); check it with sage-edge verify") from None
 
     def close(self) -> None:
-        self._request = None
+        self._requests = []
+
+    def _request(self, compiled: Any, items: int) -> Any:
+        """A request over the first `items` of the arrays; all requests of a graph share its memory for what is in between."""
+        request = compiled.create_infer_request()
+        for ports, arrays in ((compiled.inputs, self._inputs), (compiled.outputs, self._outputs)):
+            for port in ports:
+                array = arrays[port.any_name]
+                request.set_tensor(port, ov.load().Tensor(array[:items] if array.ndim else array, shared_memory=True))
+        return request
 
     def _array(self, port: Any, batch: int) -> NDArray[Any]:
         name, kind = port.any_name, port.element_type.get_type_name()

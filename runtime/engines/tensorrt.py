@@ -6,6 +6,7 @@
 
 One path for TensorRT 10.3 to 11.4. Inputs and outputs are float32. A run copies all inputs in as one block, computes, copies all outputs out as
 one block and waits; from the second run on the three are one launch of a CUDA graph. Where capturing is not possible it runs without, and says so.
+A run of another number of items than the one before begins anew with that: shapes, a run without a graph, a capture.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from ..errors import EngineError
 from ..trt import line, load, logger
 from . import plans
-from .arrays import static_shape
+from .arrays import check_items, static_shape
 from .cuda import Cuda, Graph, open_cuda
 
 if TYPE_CHECKING:
@@ -92,13 +93,13 @@ class _Block:
 
 
 class _Runner:
-    """A TensorRT context with its shapes and addresses set. Raises EngineError."""
+    """A TensorRT context with its shapes, for `items` of the batch, and addresses set. Raises EngineError."""
 
-    def __init__(self, engine: trt.ICudaEngine, blocks: list[_Block], profiler: Any = None) -> None:
+    def __init__(self, engine: trt.ICudaEngine, blocks: list[_Block], items: int, profiler: Any = None) -> None:
         self._blocks = blocks
         self._context = engine.create_execution_context()
         try:
-            self._set_up(engine, profiler)
+            self._set_up(engine, items, profiler)
         except BaseException:
             self.close()
             raise
@@ -115,21 +116,27 @@ class _Runner:
         """Let go of the context."""
         self._context = None
 
-    def _set_up(self, engine: trt.ICudaEngine, profiler: Any) -> None:
+    def take(self, engine: trt.ICudaEngine, items: int) -> None:
+        """Compute the first `items` of the batch from now on."""
+        inputs, outputs = ({name: (items, *array.shape[1:]) for name, array in block.arrays.items()} for block in self._blocks)
+        for name, shape in inputs.items():
+            if not self._context.set_input_shape(name, shape):
+                least, _, most = (list(shape) for shape in engine.get_tensor_profile_shape(name, 0))
+                raise EngineError(f"its engine takes {name} of {least} to {most}, not {list(shape)}")
+        if missing := self._context.infer_shapes():
+            raise EngineError(f"it needs values for {', '.join(missing)}")
+        for name, shape in {**inputs, **outputs}.items():
+            if (found := tuple(self._context.get_tensor_shape(name))) != shape:
+                raise EngineError(f"{name} is {list(found)}, not {list(shape)}")
+
+    def _set_up(self, engine: trt.ICudaEngine, items: int, profiler: Any) -> None:
         if self._context is None:
             raise EngineError("there is no room on the GPU to run it; close what else uses the GPU")
         if profiler is not None:
             self._context.profiler = profiler
-        for name, array in self._blocks[0].arrays.items():
-            if not self._context.set_input_shape(name, array.shape):
-                least, _, most = (list(shape) for shape in engine.get_tensor_profile_shape(name, 0))
-                raise EngineError(f"its engine takes {name} of {least} to {most}, not {list(array.shape)}")
-        if missing := self._context.infer_shapes():
-            raise EngineError(f"it needs values for {', '.join(missing)}")
+        self.take(engine, items)
         for block in self._blocks:
-            for name, array in block.arrays.items():
-                if (found := tuple(self._context.get_tensor_shape(name))) != array.shape:
-                    raise EngineError(f"{name} is {list(found)}, not {list(array.shape)}")
+            for name in block.arrays:
                 if not self._context.set_tensor_address(name, block.address(name)):
                     raise EngineError(f"it takes no address for {name}")
 
@@ -142,7 +149,7 @@ class TensorRTEngine:
     """
 
     def __init__(self, path: Path, batch: int, beside: TensorRTEngine | None = None, plan: plans.Plan | None = None) -> None:
-        self._path, self._batch = path, batch
+        self._path, self._batch, self._items, self._fixed = path, batch, batch, False
         self._trt = load()
         self._runtime: Any = None
         self._engine: Any = None
@@ -174,9 +181,12 @@ class TensorRTEngine:
         """One: the host only starts the work and waits."""
         return 1
 
-    def run(self) -> None:
+    def run(self, items: int | None = None) -> None:
         lane = self._open_lane()
+        items = self._batch if items is None else check_items(self._path, items, self._batch)
         with lane.cuda.current():
+            if items != self._items and not self._fixed:
+                self._take(lane, items)
             if self._graph:
                 self._graph.launch(lane.stream)
             else:
@@ -266,16 +276,29 @@ class TensorRTEngine:
             if dtype != self._trt.DataType.FLOAT:
                 raise EngineError(f"{self._path}: {name} is {dtype} in its engine, only float32 is passed in and out; export the graph again")
             sizes = [size if size >= 0 else "n" for size in self._engine.get_tensor_shape(name)]
+            self._fixed = self._fixed or (bool(sizes) and sizes[0] != "n")
             shape = static_shape(self._path, name, sizes, self._batch)
             kinds["INPUT" if self._engine.get_tensor_mode(name) == self._trt.TensorIOMode.INPUT else "OUTPUT"][name] = shape
         cuda = self._open_lane().cuda
         for shapes in kinds.values():
             self._blocks.append(_Block(cuda, shapes))
 
+    def _take(self, lane: Lane, items: int) -> None:
+        """Go over to `items` of the batch: the graph is of the count before."""
+        mark = logger(self._trt).mark()
+        lane.cuda.free(*([self._graph] if self._graph else []))
+        self._graph, self._runs, self._items = None, 0, 0
+        try:
+            if self._runner:
+                self._runner.take(self._engine, items)
+        except EngineError as error:
+            raise self._broken(str(error), mark) from None
+        self._items = items
+
     def _prepared(self, profiler: Any = None) -> _Runner:
         mark = logger(self._trt).mark()
         try:
-            return _Runner(self._engine, self._blocks, profiler)
+            return _Runner(self._engine, self._blocks, self._items or self._batch, profiler)
         except EngineError as error:
             problem = str(error)
         # Not from there: a traceback that somebody keeps would keep TensorRT's objects in its frames, and they must not outlive the GPU's context.

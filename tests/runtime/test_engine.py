@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,56 @@ def test_outputs_keep_their_address(bundle: Bundle) -> None:
         engine.run()
     assert {name: array.ctypes.data for name, array in engine.outputs.items()} == places
     assert set(places) == {"estimates", "temporal", "modality"}
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("graph", ["visual", "fusion"])
+def test_the_first_items_of_a_batch_are_as_one_by_one_in_place_and_nothing_grows(bundle: Bundle, backend: str, graph: str) -> None:
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    rng = np.random.default_rng(0)
+    with (
+        contextlib.closing(open_engine(bundle.graph(graph, "fp32"), backend, 4, 1)) as engine,
+        contextlib.closing(open_engine(bundle.graph(graph, "fp32"), backend, 1, 1)) as single,
+    ):
+        for array in engine.inputs.values():
+            array[...] = rng.random(array.shape)
+        places = {name: array.ctypes.data for name, array in {**engine.inputs, **engine.outputs}.items()}
+        for items in (1, 3, None, 2, 4, 1):
+            for array in engine.outputs.values():
+                array[...] = 7
+            engine.run(items)
+            for i in range(items or 4):
+                for name, array in single.inputs.items():
+                    array[0] = engine.inputs[name][i]
+                single.run()
+                for name, array in single.outputs.items():
+                    assert np.abs(engine.outputs[name][i] - array[0]).max() <= 1e-4
+        assert {name: array.ctypes.data for name, array in {**engine.inputs, **engine.outputs}.items()} == places
+        for items in (0, 5):
+            with pytest.raises(EngineError, match=f"runs 1 to 4 items, not {items}; open it with a larger batch"):
+                engine.run(items)
+        tracemalloc.start()
+        try:
+            before = tracemalloc.take_snapshot()
+            for i in range(200):
+                engine.run(1 + i % 4)
+            grown = sum(
+                max(0, each.size_diff) for each in tracemalloc.take_snapshot().compare_to(before, "filename") if "engines" in str(each.traceback)
+            )
+        finally:
+            tracemalloc.stop()
+        assert grown < 1000
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_graph_of_a_fixed_batch_computes_all_of_it(tmp_path: Path, backend: str) -> None:
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    engine = open_engine(save(tmp_path / "g.onnx", shape=(3, 4)), backend, batch=3)
+    engine.inputs["x"][...] = np.arange(12).reshape(3, 4)
+    engine.run(2)
+    assert np.array_equal(engine.outputs["y"][:2], -engine.inputs["x"][:2])
 
 
 def test_threads(tmp_path: Path) -> None:

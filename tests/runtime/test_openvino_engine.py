@@ -91,7 +91,7 @@ def test_float32_is_float32_until_bf16_is_asked_for(tmp_path: Path) -> None:
 
 def test_threads_are_what_was_asked_for_and_pinned_nowhere(tmp_path: Path) -> None:
     engine = open_engine(products(tmp_path / "g.onnx"), "openvino", threads=2)
-    compiled = engine._request.get_compiled_model()  # type: ignore[attr-defined]
+    compiled = engine._requests[0].get_compiled_model()  # type: ignore[attr-defined]
     wanted = {"INFERENCE_NUM_THREADS": 2, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False, "ENABLE_CPU_RESERVATION": False}
     assert {name: compiled.get_property(name) for name in wanted} == wanted
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"

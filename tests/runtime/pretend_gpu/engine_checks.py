@@ -188,6 +188,27 @@ def check_the_graph_is_captured_once_after_a_run_without(fake: Fake) -> None:
         assert fake.calls("cuStreamSynchronize") == 6
 
 
+def check_the_first_items_are_right_and_the_graph_is_captured_again_when_their_number_changes(fake: Fake) -> None:
+    with opened(batch=3) as engine:
+        rng, captures = np.random.default_rng(0), 0
+        made = {name: count for name, count in fake.made().items() if name not in ("graph", "exec")}
+        places = {name: array.ctypes.data for name, array in {**engine.inputs, **engine.outputs}.items()}
+        for items in (2, 2, 2, 1, 1, 3, None, 3, 2, 2):
+            a, b = engine.inputs["a"], engine.inputs["b"]
+            a[...], b[...] = rng.standard_normal(a.shape), rng.standard_normal(b.shape)
+            engine.run(items)
+            assert np.array_equal(engine.outputs["y"][:items], (2 * a + b)[:items])
+            assert np.array_equal(engine.outputs["z"][:items], (a - b)[:items])
+        captures = fake.calls("cuStreamBeginCapture_v2")
+        assert captures == 4, "2, 1, 3, 2: whole is 3"
+        assert fake.calls("cuGraphLaunch") == 6
+        assert fake.live()["exec"] == 1
+        assert {name: count for name, count in fake.made().items() if name not in ("graph", "exec")} == made
+        assert {name: array.ctypes.data for name, array in {**engine.inputs, **engine.outputs}.items()} == places
+        for items in (0, 4):
+            assert "runs 1 to 3 items, not" in refused(lambda items=items: engine.run(items))
+
+
 def check_three_share_a_stream_whoever_closes_first(fake: Fake) -> None:
     for order in itertools.permutations(range(3)):
         first = TensorRTEngine(built(), 1)
