@@ -14,19 +14,22 @@ from .flavours import LADDERED, Flavour, flavour
 
 
 class Graphs:
-    """`visual`, `audio` and `fusion`, each for one item at a time. Close it, or use it in a `with`.
+    """`visual` and `fusion` for up to `faces` faces at a time, and `audio`, which they share. Close it, or use it in a `with`.
 
-    `precision` is one of `flavours.FLAVOURS`. Raises UsageError for another, EngineError when a graph cannot be loaded or does not fit the manifest.
+    `precision` is one of `flavours.FLAVOURS`. With `apart`, `visual` may run in another thread than the two others.
+    Raises UsageError for another precision, EngineError when a graph cannot be loaded or does not fit the manifest.
     """
 
-    def __init__(self, bundle: Bundle, precision: str, backend: str = "onnxruntime", threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, precision: str, backend: str = "onnxruntime", threads: int | None = None, faces: int = 1, apart: bool = False
+    ) -> None:
         self.precision, self.backend, self._name = precision, backend, bundle.path.name
         self._engines: list[Engine] = []
         kind = flavour(precision, backend)
         try:
             for name in GRAPHS:
-                beside = self._engines[0] if self._engines else None
-                self._engines.append(open_graph(bundle, name, kind, backend, threads, beside))
+                beside = None if len(self._engines) <= apart else self._engines[apart]
+                self._engines.append(open_graph(bundle, name, kind, backend, threads, beside, 1 if name == "audio" else faces))
             self.visual, self.audio, self.fusion = self._engines
         except BaseException:
             self.close()
@@ -46,9 +49,11 @@ class Graphs:
         return f"TensorRT runs {others}, not as {asked}; `sage-edge compile {self._name} --target tensorrt` says why" if others else None
 
     def warm_up(self) -> None:
-        """Run each graph once on what its inputs hold, so that no later run pays for first-time allocations."""
+        """Run each graph once on what its inputs hold, so that no later run pays for first-time allocations; a batch of one last."""
         for engine in self._engines:
             engine.run()
+            if len(next(iter(engine.inputs.values()))) > 1:
+                engine.run(1)
 
     def close(self) -> None:
         """Free all three; calling it again does nothing."""
@@ -62,31 +67,33 @@ class Graphs:
         self.close()
 
 
-def open_graph(bundle: Bundle, name: str, kind: Flavour, backend: str, threads: int | None = None, beside: Engine | None = None) -> Engine:
-    """The engine of one graph, for one item at a time; `beside` is one that it takes turns with. Raises as `Graphs` does."""
-    engine = open_engine(bundle.graph(name, kind.graphs), backend, 1, threads, kind.hint, beside)
+def open_graph(
+    bundle: Bundle, name: str, kind: Flavour, backend: str, threads: int | None = None, beside: Engine | None = None, batch: int = 1
+) -> Engine:
+    """The engine of one graph, for `batch` items at a time; `beside` is one that it takes turns with. Raises as `Graphs` does."""
+    engine = open_engine(bundle.graph(name, kind.graphs), backend, batch, threads, kind.hint, beside)
     try:
-        _check(bundle, name, kind, engine)
+        _check(bundle, name, kind, engine, batch)
     except BaseException:
         engine.close()
         raise
     return engine
 
 
-def _check(bundle: Bundle, name: str, kind: Flavour, engine: Engine) -> None:
+def _check(bundle: Bundle, name: str, kind: Flavour, engine: Engine, n: int) -> None:
     m = bundle.manifest
     side, window, visual, audio = m.face.input_size, m.window, m.dims.visual, m.dims.audio
-    modality = {"modality": (1, window, 2)} if m.model.reliability == "modality" else {}
-    masks = {"visual_mask": (1, window), "audio_mask": (1, window)}
+    modality = {"modality": (n, window, 2)} if m.model.reliability == "modality" else {}
+    masks = {"visual_mask": (n, window), "audio_mask": (n, window)}
     inputs: dict[str, dict[str, tuple[int, ...]]] = {
-        "visual": {"faces": (1, 3, side, side)},
-        "audio": {"samples": (1, m.samples)},
-        "fusion": {"visual": (1, window, visual), "audio": (1, window, audio), **masks},
+        "visual": {"faces": (n, 3, side, side)},
+        "audio": {"samples": (n, m.samples)},
+        "fusion": {"visual": (n, window, visual), "audio": (n, window, audio), **masks},
     }
     outputs: dict[str, dict[str, tuple[int, ...]]] = {
-        "visual": {"visual": (1, visual)},
-        "audio": {"audio": (1, window, audio)},
-        "fusion": {"estimates": (1, window, 2), "temporal": (1, window), **modality},
+        "visual": {"visual": (n, visual)},
+        "audio": {"audio": (n, window, audio)},
+        "fusion": {"estimates": (n, window, 2), "temporal": (n, window), **modality},
     }
     for which, arrays, wanted in (("inputs", engine.inputs, inputs[name]), ("outputs", engine.outputs, outputs[name])):
         found = {key: _describe(array) for key, array in arrays.items()}

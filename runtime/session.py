@@ -8,13 +8,12 @@
 Time: int nanoseconds of one clock for both streams; tick k lies k / rate_hz seconds after the epoch. A tick takes the newest frame at or
 before it; a frame is found, cropped and encoded once, when the first tick takes it, or never. A hop is decided when its newest tick is over
 (`timeline.Timeline`). So every estimate follows from data and stamps alone: neither the size of chunks, nor the moment of a push or poll, nor
-the order of two streams that stay within `max_lag_ms` of each other changes a bit of it.
+the order of two streams that stay within `max_lag_ms` of each other, nor a thread for the hops changes a bit of it.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from itertools import islice
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Any, Protocol
 
@@ -22,17 +21,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
-from .errors import EngineError, UsageError
-from .estimate import AudioLevel, Drops, Estimate, Face, Reliability
+from .errors import UsageError
+from .estimate import Drops, Estimate, Face
+from .frames import Frame, check_pixels, describe
 from .graphs import Graphs
-from .native import FeatureWindow, crop
+from .hops import Hop, Hops
+from .native import crop
 from .precision import Choice, choose
 from .soundtrack import Soundtrack
 from .stages import Stages
-from .ticks import rms_dbfs, tick_time_ns
+from .ticks import tick_time_ns
 from .timeline import Timeline
+from .tracks import Seen, TrackWindows
 
-FORMATS = ("rgb", "bgr", "nv12", "yuyv")
+FOLLOW = ("largest", "all")
+MOST_FACES = 16
+"""What `most_faces` may be: a batch of so many faces is far more than a small board keeps up with."""
 _BOX = tuple[float, float, float, float]
 
 
@@ -53,6 +57,12 @@ class Finder(Protocol):
     def find(self, pixels: NDArray[np.uint8], format: str, t_ns: int) -> FoundFace | None: ...
 
 
+class FinderOfAll(Protocol):
+    """Finds every face of one frame, largest first, each with a track of its own; called as a `Finder` is."""
+
+    def find_all(self, pixels: NDArray[np.uint8], format: str, t_ns: int) -> Sequence[FoundFace]: ...
+
+
 class Session:
     """One bundle on one pair of streams. One thread at a time; close it, or use it in a `with`.
 
@@ -61,8 +71,12 @@ class Session:
     stamp when None; `threads` is for the engines; `faces` finds faces in pushed frames, the built-in finder when None; `max_lag_ms` is how long
     a stream that stays behind the other is waited for. Raises UsageError, BundleError, EngineError.
 
-    Hops are computed inside the push that decides them; `poll` only hands them out. Estimates are finite and in range, always: samples that are
-    NaN or infinite become 0, and a graph that overflows is an EngineError from that push, which names the graph.
+    `follow="largest"` reads one face a frame, and a hop is one estimate. With "all", up to `most_faces` of a frame are read, largest first, and a
+    hop is one estimate for each track that has a face at its newest tick, or one without a face: then from the window of the track seen last.
+
+    Hops are computed inside the push that decides them, or with `hop_thread` in a thread, while frames go on being encoded; `poll` hands them out.
+    Estimates are finite and in range, always: samples that are NaN or infinite become 0, and a graph that overflows is an EngineError, which
+    names the graph, from the push that decided the hop, or from the next call when the hops have a thread.
     """
 
     def __init__(
@@ -74,43 +88,44 @@ class Session:
         *,
         t0_ns: int | None = None,
         threads: int | None = None,
-        faces: Finder | None = None,
+        faces: Finder | FinderOfAll | None = None,
         max_lag_ms: int = 1000,
+        follow: str = "largest",
+        most_faces: int = 4,
+        hop_thread: bool = False,
     ) -> None:
         m = bundle.manifest
         hop = m.hop if hop is None else hop
-        if isinstance(hop, bool) or not isinstance(hop, int) or not 1 <= hop <= m.window:
-            raise UsageError(f"hop is {hop!r}, must be a whole number of ticks from 1 to {m.window}")
+        _check_hop(hop, m.window)
+        most = _most_faces(follow, most_faces, faces)
         if not 0 <= max_lag_ms <= 60_000:
             raise UsageError(f"max_lag_ms is {max_lag_ms}, must be 0 to 60000")
         self.bundle, self.hop = bundle, hop
         self.sample_rate_hz, self.rate_hz, self.window = m.sample_rate_hz, m.rate_hz, m.window
         self.stages = Stages()
-        """Durations of find, crop, visual, audio, fusion, hop (all of a hop but the frames); a live loop adds its own."""
-        self._find_ns, self._crop_ns, self._visual_ns, self._audio_ns, self._fusion_ns, self._hop_ns = (
-            self.stages[name] for name in ("find", "crop", "visual", "audio", "fusion", "hop")
-        )
+        """Durations of find, crop, visual, audio, fusion, hop (all of a hop but the frames), wait (of a hop for the one before, where hops have
+        a thread); a live loop adds its own."""
+        self._find_ns, self._crop_ns, self._visual_ns = (self.stages[name] for name in ("find", "crop", "visual"))
         self.choice = precision if isinstance(precision, Choice) else choose(bundle, precision, backend, threads)
         self.backend, self.precision = self.choice.backend, self.choice.precision
-        self._graphs: Graphs | None = Graphs(bundle, self.precision, self.backend, threads)
+        self._graphs: Graphs | None = Graphs(bundle, self.precision, self.backend, threads, most, apart=hop_thread)
         self._graphs.warm_up()
         self.rungs, self.rung_note = self._graphs.rungs, self._graphs.note()
         self.threads = self._graphs.threads
         self._time = Timeline(m.rate_hz, m.sample_rate_hz, max_lag_ms * 1_000_000, t0_ns)
         self._sound = Soundtrack(self._time, m.window, m.samples)
         # Frames run ahead of a hop that waits for sound, by the lag at most.
-        self._rows = m.window + self._time.ended(self._time.lag_ns) + 4
-        self._features = FeatureWindow(self._rows, m.dims.visual)
-        self._faces: deque[tuple[Face, int] | None] = deque([None] * self._rows, maxlen=self._rows)
-        self._finder = faces
+        rows = m.window + self._time.ended(self._time.lag_ns) + 4
+        self._tracks = TrackWindows(rows, m.window, m.dims.visual, most, joined=follow == "largest")
+        self._hops = Hops(self._graphs, m.rate_hz, self.stages, hop_thread)
+        self.follow, self._most = follow, most
+        self._find = None if faces is None else _finding(faces, follow)
         self._inner = m.face.input_size / m.face.crop_size
         self._mean, self._std = tuple(m.face.mean), tuple(m.face.std)
         self._max_age_ns = int(m.face.max_age_ms * 1_000_000)
-        self._next_tick = 0
-        self._newest_of_hop = hop - 1
-        self._frame: _Frame | None = None
-        self._kept: NDArray[np.uint8] = np.empty(0, np.uint8)
-        self._estimates: list[Estimate] = []
+        self._next_tick, self._decided, self._newest_of_hop = 0, -1, hop - 1
+        self._frame: Frame | None = None
+        self._kept: list[NDArray[np.uint8]] = [np.empty(0, np.uint8) for _ in range(most)]
         self._frames_stale = self._more_overruns = self._more_stale = self._more_sinks = 0
         self._finished = False
 
@@ -122,20 +137,29 @@ class Session:
         `copy=False` saves copying the pixels, for a caller that leaves them alone until the next frame has been pushed. Raises UsageError
         for pixels of another kind, before anything has happened.
         """
-        _check_pixels(pixels, format)
-        self._push(t_ns, pixels, format, copy, None)
+        check_pixels(pixels, format)
+        frame = self._next_frame(t_ns, format, True)
+        if frame is not None:
+            frame.pixels = self._keep(pixels, 0) if copy else pixels
 
     def push_face(self, face: NDArray[np.uint8] | None, t_ns: int, track: int = 0, copy: bool = True) -> None:
-        """Give one frame as its face: uint8 RGB [h, w, 3], the whole crop with its margin, or None when the frame has no face."""
+        """Give one frame as its face: uint8 RGB [h, w, 3], the whole crop with its margin, or None when the frame has no face.
+
+        Where all faces are followed, a frame's faces are pushed one by one, largest first, with the same stamp and a `track` each. Raises UsageError
+        for more of them than `most_faces`, and as above.
+        """
         if face is not None:
-            _check_pixels(face, "rgb")
-        self._push(t_ns, face, "rgb", copy, Face(track, None, None))
+            check_pixels(face, "rgb")
+        frame = self._more_of_frame(t_ns, face, track) or self._next_frame(t_ns, "rgb", False)
+        if frame is not None and face is not None:
+            item = frame.item_of(track)
+            frame.add(item, self._keep(face, item) if copy else face, Face(track, None, None))
 
     def push_audio(self, samples: NDArray[np.float32], t_ns: int) -> None:
         """Give sound: float32 [n] mono in [-1, 1] at `sample_rate_hz`; `t_ns` is the time of samples[0]. Raises UsageError as above."""
         if not isinstance(samples, np.ndarray) or samples.dtype != np.float32 or samples.ndim != 1:
-            raise UsageError(f"samples are {_describe(samples)}, must be float32 [n] in [-1, 1]; int16 is divided by 32768, channels are averaged")
-        self._open()
+            raise UsageError(f"samples are {describe(samples)}, must be float32 [n] in [-1, 1]; int16 is divided by 32768, channels are averaged")
+        self._begin()
         if not len(samples):
             return
         time = self._time
@@ -144,7 +168,7 @@ class Session:
 
     def advance(self, t_ns: int) -> None:
         """Say that nothing older than `t_ns` is coming on either stream: hops up to there are decided with what there is."""
-        self._open()
+        self._begin()
         time = self._time
         time.advanced_ns = max(time.advanced_ns, time.relative(t_ns))
         self._decide(time.over(), 0)
@@ -153,21 +177,39 @@ class Session:
         """Say that nothing more is coming: every hop that is left is decided, the last one however short. Again does nothing."""
         if self._finished:
             return
-        self._open()
+        self._begin()
         last = self._time.final()
         self._decide(last, 0)
-        begun = last - 1 - (self._newest_of_hop - self.hop)
-        if begun > 0:
+        if last - 1 > self._decided:
             self._reach(last)
-            self._run_hop(last - 1, begun)
+            self._run_hop(last - 1)
         self._finished, self._frame = True, None
+        self._hops.ready()
+
+    def set_hop(self, ticks: int) -> None:
+        """Make the hops that are not decided yet `ticks` long; ticks that are over by now, in a hop that was to be longer, become one. Raises
+        UsageError."""
+        self._open()
+        _check_hop(ticks, self.window)
+        self.hop = ticks
+        self._newest_of_hop = max(self._decided + ticks, self._time.over() - 1)
+
+    def skip(self, t_ns: int) -> None:
+        """After a jump of the clock: drop frames, sound and ticks that no hop was decided for, and go on at the first tick at or after `t_ns`,
+        forwards or backwards, as a new session would. Counts, and the finder's tracks, go on. Raises UsageError."""
+        self._open()
+        self._time.restart(t_ns)
+        self._hops.ready()
+        self._sound.restart()
+        self._tracks.clear()
+        self._next_tick, self._decided, self._newest_of_hop = 0, -1, self.hop - 1
+        self._frame = None
 
     # ---- what comes out
 
     def poll(self) -> list[Estimate]:
-        """The estimates since the last poll, oldest first; empty when no hop has been decided."""
-        estimates, self._estimates = self._estimates, []
-        return estimates
+        """The estimates since the last poll, oldest first, of one hop the largest face first; empty when no hop has been decided, or computed."""
+        return self._hops.poll()
 
     @property
     def drops(self) -> Drops:
@@ -200,11 +242,13 @@ class Session:
             "hop": self.hop,
             "rate_hz": m.rate_hz,
             "sample_rate_hz": m.sample_rate_hz,
+            "follow": self.follow,
         }
 
     def close(self) -> None:
         """Free the engines; estimates that were decided can still be polled. Again does nothing."""
         if self._graphs is not None:
+            self._hops.close()
             self._graphs.close()
             self._graphs = self._frame = None
 
@@ -223,168 +267,139 @@ class Session:
             raise UsageError("the session is finished; make a new one for another clip")
         return self._graphs
 
-    def _push(self, t_ns: int, pixels: NDArray[np.uint8] | None, format: str, copy: bool, pushed: Face | None) -> None:
+    def _begin(self) -> None:
+        """Raise what stands against any more input."""
         self._open()
+        self._hops.check()
+
+    def _next_frame(self, t_ns: int, format: str, whole: bool) -> Frame | None:
+        """A frame in place of the one before, empty yet; None where it comes too late to be one."""
+        self._begin()
         time = self._time
         ns = time.relative(t_ns)
         if ns < time.video_ns:
             self._frames_stale += 1
-            return
+            return None
         time.video_ns = ns
         before = time.begun(ns)
         self._decide(time.over(), before)
         if self._next_tick > before:
             self._frames_stale += 1
-        if copy and pixels is not None:
-            if self._kept.shape != pixels.shape:
-                self._kept = np.empty(pixels.shape, np.uint8)
-            np.copyto(self._kept, pixels)
-            pixels = self._kept
-        self._frame = _Frame(ns, int(t_ns), pixels, format, pushed)
+        self._frame = Frame(ns, int(t_ns), format, whole)
+        return self._frame
+
+    def _more_of_frame(self, t_ns: int, face: NDArray[np.uint8] | None, track: int) -> Frame | None:
+        """The newest frame, where `face` is one more of its faces. Raises UsageError where there is no room for it."""
+        frame = self._frame
+        if self._most == 1 or face is None or frame is None or frame.t_ns != t_ns or frame.whole:
+            return None
+        self._begin()
+        if frame.item_of(track) >= self._most:
+            raise UsageError(f"the frame of t_ns {t_ns} has more than {self._most} faces; push the largest ones, or raise most_faces")
+        return frame
+
+    def _keep(self, pixels: NDArray[np.uint8], item: int) -> NDArray[np.uint8]:
+        """A copy, in memory that is taken again for the next frame."""
+        if self._kept[item].size < pixels.size:
+            self._kept[item] = np.empty(pixels.size, np.uint8)
+        kept = self._kept[item][: pixels.size].reshape(pixels.shape)
+        np.copyto(kept, pixels)
+        return kept
 
     def _decide(self, over: int, seen: int) -> None:
         """Run every hop whose newest tick is below `over`; then let ticks below `seen`, whose frame is known, take it."""
         while self._newest_of_hop < over:
             newest = self._newest_of_hop
             self._reach(newest + 1)
-            self._run_hop(newest, self.hop)
-            self._newest_of_hop += self.hop
+            self._run_hop(newest)
         self._reach(seen)
 
     def _reach(self, ticks: int) -> None:
         """Let ticks up to `ticks` - 1 take their frame."""
         while self._next_tick < ticks:
             frame = self._frame
-            face = None
+            seen: tuple[Seen, ...] = ()
             if frame is not None and tick_time_ns(self._next_tick, self.rate_hz) - frame.ns <= self._max_age_ns:
-                if frame.pixels is not None:
-                    self._encode(frame, frame.pixels)
-                face = frame.face
-            if face is None:
-                self._features.skip()
-                self._faces.append(None)
-            else:
-                self._features.push(self._open().visual.outputs["visual"][0])
-                self._faces.append(face)
+                if frame.pixels is not None or frame.crops:
+                    self._encode(frame)
+                seen = frame.seen
+            self._tracks.push(self._open().visual.outputs["visual"][: len(seen)], seen)
             self._next_tick += 1
 
-    def _encode(self, frame: _Frame, pixels: NDArray[np.uint8]) -> None:
-        """Find, crop and encode: the row is in the visual engine's output until the next frame's."""
+    def _encode(self, frame: Frame) -> None:
+        """Find, crop and encode: the rows are in the visual engine's output until the next frame's."""
         graphs = self._open()
-        frame.pixels = None
-        face = frame.pushed
+        seen, crops = list(frame.seen), frame.crops
         start = perf_counter_ns()
-        if face is None:
-            if self._finder is None:
-                from .faces import FaceFinder
+        if frame.pixels is not None:
+            if self._find is None:
+                from .finders import open_finder
 
-                self._finder = FaceFinder(self.bundle.manifest.face.margin)
+                self._find = _finding(open_finder(None, self.bundle.manifest.face.margin, self._most), self.follow)
                 start = perf_counter_ns()
-            found = self._finder.find(pixels, frame.format, frame.t_ns)
+            found = self._find(frame.pixels, frame.format, frame.t_ns)[: self._most]
+            crops = [(item, frame.pixels, Face(each.track, each.box, each.score)) for item, each in enumerate(found)]
             now = perf_counter_ns()
             self._find_ns.add(now - start)
             start = now
-            if found is None:
-                return
-            x, y, width, height = found.box
-            face = Face(found.track, (x, y, width, height), found.score)
-        else:
-            x, y, height, width = 0.0, 0.0, *map(float, pixels.shape[:2])
+        frame.pixels, frame.crops = None, []
+        if not crops:
+            return
         share = self._inner
         border = (1.0 - share) / 2.0
-        box = (x + border * width, y + border * height, share * width, share * height)
-        crop(pixels, box, graphs.visual.inputs["faces"][0], self._mean, self._std, frame.format)
+        for item, pixels, face in crops:
+            x, y, width, height = face.box or (0.0, 0.0, float(pixels.shape[1]), float(pixels.shape[0]))
+            box = (x + border * width, y + border * height, share * width, share * height)
+            crop(pixels, box, graphs.visual.inputs["faces"][item], self._mean, self._std, frame.format)
+            seen[item:] = [(face, frame.ns), *seen[item + 1 :]]
         now = perf_counter_ns()
         self._crop_ns.add(now - start)
-        graphs.visual.run()
+        graphs.visual.run(len(seen))
         self._visual_ns.add(perf_counter_ns() - now)
-        frame.face = face, frame.ns
+        frame.seen = tuple(seen)
 
-    def _run_hop(self, newest: int, ticks: int) -> None:
-        """Audio and fusion over the window that ends with tick `newest`; its last `ticks` ticks are this hop."""
+    def _run_hop(self, newest: int) -> None:
+        """Audio and fusion over the window that ends with tick `newest`; its ticks that no hop had are this one's."""
+        graphs, hops = self._open(), self._hops
+        hops.ready()
         start = perf_counter_ns()
-        graphs = self._open()
-        audio, fusion = graphs.audio, graphs.fusion
-        inputs = fusion.inputs
-        heard, edges = self._sound.window(newest, audio.inputs["samples"][0], inputs["audio_mask"][0])
-        if heard:
-            before = perf_counter_ns()
-            audio.run()
-            self._audio_ns.add(perf_counter_ns() - before)
-            np.copyto(inputs["audio"], audio.outputs["audio"])
-        else:
-            inputs["audio"].fill(0)
-        high = self._rows - (self._next_tick - 1 - newest)
-        low = high - self.window
-        np.copyto(inputs["visual"][0], self._features.view()[low:high])
-        inputs["visual_mask"][0] = [face is not None for face in islice(self._faces, low, high)]
-        before = perf_counter_ns()
-        fusion.run()
-        self._fusion_ns.add(perf_counter_ns() - before)
-        hop_samples = audio.inputs["samples"][0, edges[self.window - ticks] : edges[-1]]
-        self._estimates.append(self._estimate(graphs, newest, ticks, self._faces[high - 1], hop_samples))
-        self._hop_ns.add(perf_counter_ns() - start)
-
-    def _estimate(self, graphs: Graphs, newest: int, ticks: int, seen: tuple[Face, int] | None, samples: NDArray[np.float32]) -> Estimate:
-        outputs = graphs.fusion.outputs
-        for name, array in outputs.items():
-            if not np.isfinite(array).all():
-                self._not_finite(graphs, name, newest)
-        epoch = self._time.epoch_ns or 0
-        values = np.clip(outputs["estimates"][0, self.window - ticks :], -1.0, 1.0).tolist()
-        trail = tuple((epoch + tick_time_ns(newest + 1 - ticks + i, self.rate_hz), valence, arousal) for i, (valence, arousal) in enumerate(values))
-        t_ns, valence, arousal = trail[-1]
-        modality = graphs.modality
-        visual, audio = (None, None) if modality is None else modality[0, -1].tolist()
-        return Estimate(
-            t_ns=t_ns,
-            age_ms=None if seen is None else (t_ns - epoch - seen[1]) / 1e6,
-            valence=valence,
-            arousal=arousal,
-            reliability=Reliability(float(outputs["temporal"][0, -1]), visual, audio),
-            face=None if seen is None else seen[0],
-            audio=AudioLevel(rms_dbfs(samples), bool(graphs.fusion.inputs["audio_mask"].all())),
-            drops=self.drops,
-            trail=trail,
-        )
-
-    def _not_finite(self, graphs: Graphs, name: str, newest: int) -> None:
-        """A graph of finite weights on finite inputs overflowed: say which one, rather than give numbers that mean nothing."""
-        inputs = graphs.fusion.inputs
-        guilty = next((graph for graph in ("visual", "audio") if not np.isfinite(inputs[graph]).all()), "fusion")
-        count = int(graphs.fusion.outputs[name].size - np.isfinite(graphs.fusion.outputs[name]).sum())
-        raise EngineError(
-            f"the {guilty} graph in {graphs.precision} left {count} non-finite values in {name!r} at tick {newest}; "
-            "use precision='fp32' or compile the bundle again"
-        )
+        ticks = newest - self._decided
+        samples, inputs = graphs.audio.inputs["samples"][0], graphs.fusion.inputs
+        masks = inputs["audio_mask"]
+        heard, edges = self._sound.window(newest, samples, masks[0])
+        seen = self._tracks.fill(self._next_tick - 1 - newest, inputs["visual"], inputs["visual_mask"])
+        masks[1 : len(seen)] = masks[0]
+        samples = samples[edges[self.window - ticks] : edges[-1]]
+        epoch_ns = self._time.epoch_ns or 0
+        hops.run(Hop(newest, ticks, epoch_ns, seen, samples, heard, self.drops, perf_counter_ns() - start))
+        self._decided, self._newest_of_hop = newest, newest + self.hop
 
 
-class _Frame:
-    """The newest frame, until a newer one replaces it. `pixels` until it is encoded, None for 'no face'; then `face`, if it has one."""
-
-    __slots__ = ("face", "format", "ns", "pixels", "pushed", "t_ns")
-
-    def __init__(self, ns: int, t_ns: int, pixels: NDArray[np.uint8] | None, format: str, pushed: Face | None) -> None:
-        self.ns, self.t_ns, self.pixels, self.format, self.pushed = ns, t_ns, pixels, format, pushed
-        self.face: tuple[Face, int] | None = None
+def _check_hop(hop: object, window: int) -> None:
+    if isinstance(hop, bool) or not isinstance(hop, int) or not 1 <= hop <= window:
+        raise UsageError(f"hop is {hop!r}, must be a whole number of ticks from 1 to {window}")
 
 
-def _check_pixels(pixels: object, format: str) -> None:
-    if format not in FORMATS:
-        raise UsageError(f"pixel format {format!r} is unknown; one of {', '.join(FORMATS)}")
-    if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.size:
-        shape = pixels.shape
-        if format == "nv12":
-            fits = len(shape) == 2 and shape[0] % 3 == 0 and shape[1] % 2 == 0
-        elif format == "yuyv":
-            fits = len(shape) == 3 and shape[2] == 2 and shape[1] % 2 == 0
-        else:
-            fits = len(shape) == 3 and shape[2] == 3
-        if fits:
-            return
-    rule = {"nv12": "[H * 3 / 2, W], both sides even", "yuyv": "[H, W, 2], W even"}.get(format, "[H, W, 3]")
-    raise UsageError(f"{format} pixels are {_describe(pixels)}, must be uint8 {rule}")
+def _finding(finder: Any, follow: str) -> Callable[[NDArray[np.uint8], str, int], Sequence[FoundFace]]:
+    """What gives the faces of a frame that are to be read, largest first."""
+    if follow == "all":
+        every: Callable[[NDArray[np.uint8], str, int], Sequence[FoundFace]] = finder.find_all
+        return every
+
+    def one(pixels: NDArray[np.uint8], format: str, t_ns: int) -> Sequence[FoundFace]:
+        found = finder.find(pixels, format, t_ns)
+        return () if found is None else (found,)
+
+    return one
 
 
-def _describe(value: object) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+def _most_faces(follow: str, most: int, finder: object) -> int:
+    """How many faces of a frame are read."""
+    if follow not in FOLLOW:
+        raise UsageError(f"follow is {follow!r}, must be one of {', '.join(FOLLOW)}")
+    if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MOST_FACES:
+        raise UsageError(f"most_faces is {most!r}, must be a whole number from 1 to {MOST_FACES}")
+    needs = "find" if follow == "largest" else "find_all"
+    if finder is not None and not hasattr(finder, needs):
+        raise UsageError(f"follow={follow!r} needs a finder with {needs}, {type(finder).__name__} has none; see runtime/finders.py")
+    return most if follow == "all" else 1

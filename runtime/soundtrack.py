@@ -26,7 +26,8 @@ class Soundtrack:
         self._time, self._window = timeline, window
         self._piece = max(1, timeline.sample_at(_PIECE_NS))
         self._jitter = timeline.sample_at(JITTER_NS)
-        self._ring = AudioRing(samples + timeline.sample_at(timeline.lag_ns) + self._piece + 4 * (sample_rate // rate + 1))
+        self._capacity = samples + timeline.sample_at(timeline.lag_ns) + self._piece + 4 * (sample_rate // rate + 1)
+        self._ring = AudioRing(self._capacity)
         self._edges = np.arange(window + 1, dtype=np.int64) * (2 * sample_rate) + rate
         self._gaps: list[tuple[int, int]] = []
         self.gaps = 0
@@ -38,6 +39,11 @@ class Soundtrack:
         self.stretches_not_finite = 0
         """Stretches of such samples, however they were cut into chunks."""
         self._in_stretch = False
+
+    def restart(self) -> None:
+        """Forget all sound, for a timeline that was restarted; the counts go on."""
+        self._ring = AudioRing(self._capacity)
+        self._gaps, self._in_stretch = [], False
 
     def append(self, samples: NDArray[np.float32], start: int) -> Iterator[None]:
         """Take float32 [n] whose first sample has index `start`; yields after every piece, before older samples are given up."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 
 from .errors import UsageError
-from .ticks import NS_PER_S
+from .ticks import NS_PER_S, tick_at_or_after, tick_time_ns
 
 _NEVER = -(1 << 62)
 MAX_JUMP_NS = 3600 * NS_PER_S
@@ -28,6 +28,14 @@ class Timeline:
         self.advanced_ns = _NEVER
         self.samples = _NEVER
         """Samples received, as the index of the next one; gaps count."""
+
+    def restart(self, t_ns: int) -> None:
+        """Forget both streams; tick 0 becomes the first tick at or after `t_ns`, however far that is. Raises UsageError for what is no int."""
+        t_ns = _whole(t_ns)
+        if self.epoch_ns is None:
+            self.epoch_ns = t_ns
+        self.epoch_ns += tick_time_ns(tick_at_or_after(t_ns - self.epoch_ns, self.rate_hz), self.rate_hz)
+        self.video_ns = self.advanced_ns = self.samples = _NEVER
 
     def relative(self, t_ns: int) -> int:
         """`t_ns` after the epoch; the first stamp ever becomes the epoch. Raises UsageError for what is no int and for a jump."""

@@ -104,8 +104,8 @@ def test_not_finite_outputs_are_an_error_that_names_the_graph(bundle: Bundle) ->
             engine = getattr(session._graphs, graph)
             run = engine.run
 
-            def overflow(run=run, engine=engine) -> None:
-                run()
+            def overflow(items=None, run=run, engine=engine) -> None:
+                run(items)
                 for array in engine.outputs.values():
                     array.flat[-1] = np.inf
 

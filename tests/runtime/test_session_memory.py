@@ -27,5 +27,5 @@ def test_ten_minutes_are_flat(bundle: Bundle) -> None:
                 levels.append(process.memory_info().rss / (1 << 20))
         assert session.drops.audio_overruns == 179
         assert len(session._sound._gaps) <= 5
-        assert len(session._faces) == session._rows
+        assert len(session._tracks._seen) == session._tracks.rows
     assert levels[-1] - levels[1] < 3, f"MiB after each minute: {[round(level, 1) for level in levels]}"

@@ -402,8 +402,8 @@ def test_estimates_stay_in_range(make: Make) -> None:
     fusion = session._graphs.fusion
     plain = fusion.run
 
-    def beyond() -> None:
-        plain()
+    def beyond(items: int | None = None) -> None:
+        plain(items)
         fusion.outputs["estimates"][...] = (1.0039, -1.0039)
 
     fusion.run = beyond  # type: ignore[method-assign]

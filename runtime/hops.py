@@ -1,0 +1,158 @@
+"""What is computed once per hop, sound and fusion, in the caller's thread or in one of its own; its estimates are waited for by whoever polls.
+
+    hops.ready()                               # the hop before has let go of the engines' inputs
+    ...                                        # write them
+    hops.run(Hop(...))
+    for estimate in hops.poll(): ...
+
+With a thread, frames go on being encoded while a hop is computed. A hop is never dropped: the next one waits. The bits are the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from queue import SimpleQueue
+from time import perf_counter_ns
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import EngineError
+from .estimate import AudioLevel, Drops, Estimate, Reliability
+from .graphs import Graphs
+from .stages import Stages
+from .ticks import rms_dbfs, tick_time_ns
+from .tracks import Seen
+
+
+@dataclass(frozen=True)
+class Hop:
+    """What was decided, beside what lies in the engines' inputs: tick `newest` and the `ticks` - 1 before it are this hop's.
+
+    `seen` has one face, or None, for each item of fusion. `samples` are this hop's, a view of the audio engine's input; `heard`: there is any sound
+    in the window. `spent_ns` is what it took to write the inputs.
+    """
+
+    newest: int
+    ticks: int
+    epoch_ns: int
+    seen: tuple[Seen | None, ...]
+    samples: NDArray[np.float32]
+    heard: bool
+    drops: Drops
+    spent_ns: int
+
+
+class Hops:
+    """Owns the audio and fusion engines between `run` and the next `ready`. `ready`, `run`, `poll` and `close` are one thread's."""
+
+    def __init__(self, graphs: Graphs, rate_hz: int, stages: Stages, thread: bool) -> None:
+        self._graphs, self._rate_hz = graphs, rate_hz
+        self._wait_ns, self._audio_ns, self._fusion_ns, self._hop_ns = (stages[name] for name in ("wait", "audio", "fusion", "hop"))
+        self._done: deque[list[Estimate]] = deque()
+        self._error: BaseException | None = None
+        self._jobs: SimpleQueue[Hop | None] = SimpleQueue()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._thread: threading.Thread | None = None
+        if thread:
+            self._thread = threading.Thread(target=self._work, name="sage-hop", daemon=True)
+            self._thread.start()
+
+    def check(self) -> None:
+        """Raise what a hop in the thread has raised, once."""
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def ready(self) -> None:
+        """Wait until nothing is computed. Raises as `check`."""
+        if not self._idle.is_set():
+            before = perf_counter_ns()
+            self._idle.wait()
+            self._wait_ns.add(perf_counter_ns() - before)
+        self.check()
+
+    def run(self, hop: Hop) -> None:
+        """Compute the hop, or have it computed. Raises EngineError; with a thread a later call does."""
+        if self._thread is None:
+            self._done.append(self._compute(hop))
+        else:
+            self._idle.clear()
+            self._jobs.put(hop)
+
+    def poll(self) -> list[Estimate]:
+        """What has been computed since the last poll, oldest first. Raises as `check`."""
+        self.check()
+        estimates: list[Estimate] = []
+        while self._done:
+            estimates += self._done.popleft()
+        return estimates
+
+    def close(self) -> None:
+        """Finish what was begun and end the thread; calling it again does nothing."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        while (hop := self._jobs.get()) is not None:
+            try:
+                self._done.append(self._compute(hop))
+            except BaseException as error:
+                self._error = error
+            finally:
+                self._idle.set()
+
+    def _compute(self, hop: Hop) -> list[Estimate]:
+        start = perf_counter_ns()
+        audio, fusion = self._graphs.audio, self._graphs.fusion
+        items, inputs = len(hop.seen), fusion.inputs
+        if hop.heard:
+            audio.run()
+            self._audio_ns.add(perf_counter_ns() - start)
+            np.copyto(inputs["audio"][:items], audio.outputs["audio"])
+        else:
+            inputs["audio"][:items] = 0
+        before = perf_counter_ns()
+        fusion.run(items)
+        self._fusion_ns.add(perf_counter_ns() - before)
+        level = AudioLevel(rms_dbfs(hop.samples), bool(inputs["audio_mask"][0].all()))
+        estimates = [self._estimate(hop, item, level) for item in range(items)]
+        self._hop_ns.add(hop.spent_ns + perf_counter_ns() - start)
+        return estimates
+
+    def _estimate(self, hop: Hop, item: int, level: AudioLevel) -> Estimate:
+        outputs, seen = self._graphs.fusion.outputs, hop.seen[item]
+        for name, array in outputs.items():
+            if not np.isfinite(array[item]).all():
+                self._not_finite(name, item, hop.newest)
+        first = hop.newest + 1 - hop.ticks
+        values = np.clip(outputs["estimates"][item, -hop.ticks :], -1.0, 1.0).tolist()
+        trail = tuple((hop.epoch_ns + tick_time_ns(first + i, self._rate_hz), valence, arousal) for i, (valence, arousal) in enumerate(values))
+        t_ns, valence, arousal = trail[-1]
+        modality = self._graphs.modality
+        visual, audio = (None, None) if modality is None else modality[item, -1].tolist()
+        return Estimate(
+            t_ns=t_ns,
+            age_ms=None if seen is None else (t_ns - hop.epoch_ns - seen[1]) / 1e6,
+            valence=valence,
+            arousal=arousal,
+            reliability=Reliability(float(outputs["temporal"][item, -1]), visual, audio),
+            face=None if seen is None else seen[0],
+            audio=level,
+            drops=hop.drops,
+            trail=trail,
+        )
+
+    def _not_finite(self, name: str, item: int, newest: int) -> None:
+        """A graph of finite weights on finite inputs overflowed: say which one, rather than give numbers that mean nothing."""
+        inputs, output = self._graphs.fusion.inputs, self._graphs.fusion.outputs[name][item]
+        guilty = next((graph for graph in ("visual", "audio") if not np.isfinite(inputs[graph][item]).all()), "fusion")
+        raise EngineError(
+            f"the {guilty} graph in {self._graphs.precision} left {output.size - int(np.isfinite(output).sum())} non-finite values in {name!r} "
+            f"at tick {newest}; use precision='fp32' or compile the bundle again"
+        )

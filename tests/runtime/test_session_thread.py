@@ -1,0 +1,143 @@
+"""Hops in a thread of their own: the same bits, none dropped, errors not swallowed, an end that waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from feeding import SECOND, by_time, events, make_clip, run, stamp
+
+from sage_edge.runtime import Bundle, EngineError, Session, ticks
+
+TICK = ticks.tick_time_ns
+FACE = np.random.default_rng(3).integers(0, 255, (48, 48, 3), np.uint8)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def held(session: Session) -> threading.Event:
+    """Fusion waits for this to be set."""
+    assert session._graphs is not None
+    go, fusion = threading.Event(), session._graphs.fusion
+    plain = fusion.run
+
+    def wait(items: int | None = None) -> None:
+        assert go.wait(20)
+        plain(items)
+
+    fusion.run = wait  # type: ignore[method-assign]
+    return go
+
+
+@pytest.mark.parametrize(("hop", "follow"), [(1, "largest"), (7, "all"), (15, "largest"), (300, "largest")])
+def test_the_bits_are_those_of_one_thread(bundle: Bundle, hop: int, follow: str) -> None:
+    order = by_time(*events(make_clip(4.3 if hop < 300 else 21, seed=hop, jitter_ns=4_000_000)))
+    outcomes = []
+    for thread in (False, True):
+        with Session(bundle, precision="fp32", hop=hop, t0_ns=0, follow=follow, hop_thread=thread) as session:
+            outcomes.append(run(session, order, lambda i: i % 3 == 0))
+    assert outcomes[0] == outcomes[1]
+    assert len(outcomes[0]) >= 3
+
+
+def test_frames_are_encoded_while_a_hop_is_computed_and_the_next_hop_waits(bundle: Bundle) -> None:
+    with Session(bundle, precision="fp32", t0_ns=0, hop=5, hop_thread=True) as session:
+        go = held(session)
+        session.advance(TICK(5))
+        for k in range(5, 9):
+            session.push_face(FACE, TICK(k))
+            session.advance(TICK(k))
+        assert session.stages["visual"].count == 3
+        assert session.poll() == []
+        assert session.stages["wait"].count == 0
+        pushed = threading.Thread(target=session.advance, args=(TICK(10),))
+        pushed.start()
+        until(lambda: session.stages["visual"].count == 4)
+        assert pushed.is_alive(), "its inputs are still read"
+        go.set()
+        pushed.join()
+        session.finish()
+        assert [e.t_ns for e in session.poll()] == [TICK(4), TICK(9)]
+        assert session.stages["wait"].count == 1
+        assert session.stages["hop"].count == session.stages["fusion"].count == 2
+
+
+def test_an_error_is_raised_once_by_the_next_call_and_the_session_goes_on(bundle: Bundle) -> None:
+    for call in (
+        lambda session: session.poll(),
+        lambda session: session.push_face(FACE, TICK(6)),
+        lambda session: session.push_audio(np.zeros(10, np.float32), 0),
+        lambda session: session.advance(TICK(6)),
+        lambda session: session.finish(),
+    ):
+        with Session(bundle, precision="fp32", t0_ns=0, hop=5, hop_thread=True) as session:
+            assert session._graphs is not None
+            fusion = session._graphs.fusion
+            plain = fusion.run
+
+            def overflow(items: int | None = None, plain=plain, fusion=fusion) -> None:
+                plain(items)
+                fusion.outputs["temporal"][0, -1] = np.nan
+
+            fusion.run = overflow  # type: ignore[method-assign]
+            session.advance(TICK(5))
+            until(session._hops._idle.is_set)
+            with pytest.raises(EngineError, match="the fusion graph in fp32 left 1 non-finite"):
+                call(session)
+            fusion.run = plain  # type: ignore[method-assign]
+            session.advance(TICK(10))
+            session.finish()
+            assert TICK(9) in [e.t_ns for e in session.poll()]
+
+
+def test_an_error_in_the_last_hop_is_raised_by_finish(bundle: Bundle) -> None:
+    with Session(bundle, precision="fp32", t0_ns=0, hop_thread=True) as session:
+        assert session._graphs is not None
+        session._graphs.audio.close()
+        session.push_audio(np.ones(5000, np.float32), 0)
+        with pytest.raises(EngineError, match="was closed"):
+            session.finish()
+
+
+def test_closing_waits_for_the_hop_and_leaves_no_thread(bundle: Bundle) -> None:
+    before = threading.active_count()
+    session = Session(bundle, precision="fp32", t0_ns=0, hop=5, hop_thread=True)
+    go = held(session)
+    session.advance(TICK(5))
+    closing = threading.Thread(target=session.close)
+    closing.start()
+    assert threading.active_count() == before + 2
+    go.set()
+    closing.join()
+    session.close()
+    assert threading.active_count() == before
+    assert [e.t_ns for e in session.poll()] == [TICK(4)]
+
+
+def test_sound_that_comes_meanwhile_changes_no_hop(bundle: Bundle) -> None:
+    """What a hop reads is copied: later sound and rows overwrite neither it nor its masks."""
+    noise = (0.1 * np.random.default_rng(4).standard_normal(64_000)).astype(np.float32)
+    outcomes = []
+    for thread in (False, True):
+        with Session(bundle, precision="fp32", t0_ns=0, hop=30, hop_thread=thread, max_lag_ms=2000) as session:
+            go = held(session)
+            if not thread:
+                go.set()
+            session.push_face(FACE, 0)
+            session.push_audio(noise[:16_000], 0)
+            session.advance(SECOND)
+            for k in range(31, 59):
+                session.push_face(FACE[::-1], TICK(k))
+            session.push_audio(noise[16_000:31_000], stamp(16_000))
+            go.set()
+            session.finish()
+            outcomes.append(session.poll()[0])
+    assert outcomes[0] == outcomes[1]
