@@ -37,6 +37,8 @@ LONG_NS = 60 * NS_PER_S
 """The same when the loop was at work, where it may only be slow."""
 TURN_S = 1 / 30
 """The longest turn while nothing comes."""
+HEAR_NS = NS_PER_S // 10
+"""Sound is fetched this often, and whenever a hop is due: it waits in libsage, and a larger piece costs as much as a smaller one."""
 STATUS_NS = NS_PER_S
 HEAT_NS = 5 * NS_PER_S
 TOUCHING_NS = 25_000_000
@@ -138,7 +140,7 @@ class _Loop:
         self._late = Histogram()
         self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = clock.now_ns()
         self._newest_ns: int | None = None
-        self._pushed_ns = self._heard_ns = self._start_ns
+        self._pushed_ns = self._heard_ns = self._fetched_ns = self._start_ns
         self._lost = self._losses()
         self._line = StatusLine(clock, session.stages, camera, microphone, sinks)
 
@@ -193,10 +195,11 @@ class _Loop:
         elapsed_ns, waited_ns, self._now_ns = now_ns - self._now_ns, now_ns - self._worked_ns, now_ns
         if waited_ns > JUMP_NS or elapsed_ns > LONG_NS:
             self._jump(now_ns, elapsed_ns)
-        self._hear()
+        if now_ns - self._fetched_ns >= HEAR_NS or now_ns >= self._due_ns():
+            self._hear()
+            self._count_losses()
         self._look()
         self._session.advance(self._ready_ns())
-        self._count_losses()
         self._emit()
         self._tell()
         self._watch()
@@ -204,7 +207,12 @@ class _Loop:
             self._status()
         self._worked_ns = self._clock.now_ns()
 
+    def _due_ns(self) -> int:
+        """When the newest tick of the next hop is over."""
+        return self._estimate_ns + (self._degrader.level.hop + 1) * NS_PER_S // self._session.rate_hz
+
     def _hear(self) -> None:
+        self._fetched_ns = self._now_ns
         if self._microphone is None:
             return
         session = self._session

@@ -1,0 +1,230 @@
+"""What the live loop costs beside its engines: CPU time of the whole process per second of stream, 30 frames of 640 x 480, 48 kHz -> 16 kHz.
+
+The loop as `run` has it, in real time: capture thread, hop thread, status, smoothing, a JSONL sink behind its queue. Left out: the camera's
+decoding (its frames lie in memory), the audio server (who feeds libsage's capture is not counted), the face finder (a fixed box). Two variants:
+`loop`, where engines do nothing, so that every microsecond is the loop's; and `beside_engines`, where they run and the CPU time of their calls is
+taken off, so that the loop finds its caches as engines leave them. `loop_over_budget` is how many times less than one percent of a core the
+first is, `beside_engines_over_budget` the second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RATE_HZ, WIDTH, HEIGHT, FRAMES = 30, 640, 480, 4
+MIC_HZ = 48_000
+BUDGET_MS = 10.0
+"""One percent of a core, per second."""
+WARM_S = 3
+DIMS = (2048, 768)
+"""Features of `base`: a hop copies windows of them."""
+
+
+@dataclass
+class _Box:
+    """A face of 200 pixels in the middle; costs nothing."""
+
+    box: tuple[float, float, float, float] = (220.3, 140.7, 200.0, 200.0)
+    score: float = 0.9
+    track: int = 1
+
+    def find(self, pixels: Any, format: str, t_ns: int) -> _Box:
+        return self
+
+
+class _Frames:
+    """A reader that gives frames of memory, RATE_HZ a second; so few that they lie in the cache, as those that were just decoded do."""
+
+    def __init__(self, clock: Any, frames: Any) -> None:
+        self.granted = {"width": WIDTH, "height": HEIGHT, "rate_hz": float(RATE_HZ), "fourcc": None}
+        self.damaged = 0
+        self._clock, self._frames, self._count, self._start_ns = clock, frames, 0, clock.now_ns()
+
+    def read(self) -> Any:
+        from sage_edge.runtime.sources import FrameEvent
+
+        self._count += 1
+        self._clock.sleep((self._start_ns + self._count * 1_000_000_000 // RATE_HZ - self._clock.now_ns()) / 1e9)
+        return FrameEvent(self._clock.now_ns(), self._frames[self._count % FRAMES], "bgr")
+
+    def interrupt(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Microphone:
+    """libsage's capture, fed with the chunks that are due, then read as the live microphone reads it."""
+
+    uri, state, granted, drift_ppm = "fed", "live", None, 0.0
+
+    def __init__(self, clock: Any) -> None:
+        from sage_edge.runtime.native import AudioCapture
+        from sage_edge.runtime.sources import MicrophoneCounts
+        from sage_edge.runtime.sources.steady import Steady
+
+        self.asked: dict[str, Any] = {"rate_hz": None, "channels": None}
+        self.counts = MicrophoneCounts()
+        self._clock, self._capture, self._steady = clock, AudioCapture("float32", 1, MIC_HZ, 10 * MIC_HZ), Steady(MIC_HZ)
+        self._chunk = (0.1 * np.random.default_rng(0).standard_normal(MIC_HZ // 50)).astype(np.float32)
+        self._start_ns, self._chunks, self._at = clock.now_ns(), 0, 0
+        self.fed_ns = 0
+
+    def read(self) -> list[Any]:
+        now_ns, before_ns = self._clock.now_ns(), time.thread_time_ns()
+        while (due_ns := self._start_ns + (self._chunks + 1) * 20_000_000) <= now_ns:
+            self._capture.feed(self._chunk, due_ns)
+            self._chunks += 1
+        self.fed_ns += time.thread_time_ns() - before_ns
+        written = self._capture.written
+        if written == self._at:
+            return []
+        samples = np.empty(written - self._at, np.float32)
+        self._capture.read(self._at, samples)
+        events = self._steady.push(samples, self._at, self._capture.time_ns)
+        self._at = written
+        return events
+
+    def notices(self) -> list[Any]:
+        return []
+
+    def close(self) -> None: ...
+
+
+class _Meter:
+    """A sink that reads the CPU clock at each status, once a second."""
+
+    spec = "meter:"
+
+    def __init__(self, engines_ns: Callable[[], int]) -> None:
+        self._engines_ns = engines_ns
+        self.readings: list[tuple[float, float, int]] = []
+
+    def start(self, hello: Any) -> None: ...
+
+    def write(self, estimate: Any) -> None: ...
+
+    def notice(self, notice: Any) -> None: ...
+
+    def status(self, status: Any) -> None:
+        self.readings.append((time.monotonic(), time.process_time(), self._engines_ns()))
+
+    def close(self) -> None: ...
+
+    def per_second_ms(self) -> list[float]:
+        """CPU ms per second of stream, without the engines."""
+        found = self.readings[WARM_S:-1]
+        return [
+            (1000 * (cpu - cpu_before) - (engines - engines_before) / 1e6) / (at - at_before)
+            for (at_before, cpu_before, engines_before), (at, cpu, engines) in itertools.pairwise(found)
+        ]
+
+
+class _Timed:
+    """The calls of a session's engines: left out, or timed by the CPU clock of the thread that makes them."""
+
+    def __init__(self, session: Any, idle: bool) -> None:
+        self.total_ns = 0
+        for graph in (session._graphs.visual, session._graphs.audio, session._graphs.fusion):
+            graph.run = (lambda *_: None) if idle else self._timed(graph.run)
+
+    def _timed(self, run: Callable[..., None]) -> Callable[..., None]:
+        def timed(*items: Any) -> None:
+            before_ns = time.thread_time_ns()
+            run(*items)
+            self.total_ns += time.thread_time_ns() - before_ns
+
+        return timed
+
+
+def _measure(path: Path, frames: Any, seconds: float, idle: bool) -> tuple[list[float], dict[str, Any]]:
+    from sage_edge.runtime.bundle import Bundle
+    from sage_edge.runtime.clock import MonotonicClock
+    from sage_edge.runtime.live_devices import run_live_devices
+    from sage_edge.runtime.session import Session
+    from sage_edge.runtime.sinks import open_sink
+    from sage_edge.runtime.sinks.queued import Queued
+    from sage_edge.runtime.smooth_tracks import SmoothTracks
+    from sage_edge.runtime.smoothing import Smoothing
+    from sage_edge.runtime.sources.camera import LiveCamera
+    from sage_edge.runtime.sources.uri import CameraUri
+    from sage_edge.runtime.thermal import Thermometer
+
+    clock = MonotonicClock()
+    camera = LiveCamera(CameraUri("memory", "v4l2", "memory"), clock, lambda: _Frames(clock, frames))
+    camera.start()
+    with contextlib.closing(camera), Session(Bundle.open(path), precision="fp32", threads=1, faces=_Box(), hop_thread=True) as session:
+        timed = _Timed(session, idle)
+        microphone = _Microphone(clock)
+        meter = _Meter(lambda: timed.total_ns + microphone.fed_ns)
+        summary = run_live_devices(
+            camera,
+            microphone,
+            session,
+            [Queued(open_sink(f"jsonl:{os.devnull}")), meter],
+            clock=clock,
+            seconds=seconds,
+            smooth=SmoothTracks(Smoothing.parse("one-euro")),
+            thermometer=Thermometer(),
+        )
+    facts = {
+        "frames": summary.frames,
+        "estimates": summary.estimates,
+        "late_ms_p50": round(summary.late.p50, 1),
+        "late_ms_p99": round(summary.late.p99, 1),
+        "engines_ms_per_s": round(timed.total_ns / 1e6 / summary.seconds, 2),
+        "crop_ms_per_s": round(1000 * summary.stages["crop"].total_s / summary.seconds, 2),
+    }
+    return meter.per_second_ms(), facts
+
+
+@contextlib.contextmanager
+def _bundle() -> Iterator[Path]:
+    """The tests' bundle of hand-made graphs, as wide as `base` where the loop copies."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "runtime"))
+    import tiny_bundle
+
+    narrow = tiny_bundle.D_V, tiny_bundle.D_A
+    tiny_bundle.D_V, tiny_bundle.D_A = DIMS
+    try:
+        with tempfile.TemporaryDirectory(prefix="sage-edge-loop-") as folder:
+            yield tiny_bundle.make_bundle(Path(folder) / "wide.sage")
+    finally:
+        tiny_bundle.D_V, tiny_bundle.D_A = narrow
+
+
+def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
+    """`variants`: ms of CPU per second of stream; a second in n / 20 of each variant is measured, in three turns."""
+    frames = np.random.default_rng(seed).integers(0, 256, (FRAMES, HEIGHT, WIDTH, 3), np.uint8)
+    found: dict[str, list[float]] = {"loop": [], "beside_engines": []}
+    notes: dict[str, Any] = {}
+    with _bundle() as path:
+        for _ in range(3):
+            for name, seconds in found.items():
+                more, notes[name] = _measure(path, frames, WARM_S + 2 + max(1.0, n / 60), name == "loop")
+                seconds += more
+    variants = {
+        name: {"median": round(statistics.median(seconds), 3), "min": round(min(seconds), 3), "n": len(seconds)} for name, seconds in found.items()
+    }
+    return {
+        "unit": "ms of CPU per second",
+        "variants": variants,
+        "ratios": {f"{name}_over_budget": round(BUDGET_MS / values["median"], 3) for name, values in variants.items()},
+        "notes": {
+            "budget": f"{BUDGET_MS:g} ms: one percent of a core",
+            "stream": f"{RATE_HZ} frames/s of {WIDTH} x {HEIGHT} BGR, {MIC_HZ} Hz -> 16 kHz, features {DIMS[0]} and {DIMS[1]} wide",
+            "left_out": "engines, face finder, decoding",
+            **notes,
+        },
+    }
