@@ -1,6 +1,7 @@
 /* The crop: cells, strips of columns that fit on the stack, and the last step from averages to an output. */
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "kernels.h"
 #include "sage.h"
@@ -24,7 +25,7 @@ typedef struct {
     double area[2]; /* of a cell, in samples of the plane */
 } source;
 
-/* Where the averages of one line of cells go. */
+/* What becomes of the averages: normalised planes, or else colours. */
 typedef struct {
     int32_t width, height;
     float *planar; /* or NULL: then colours */
@@ -32,9 +33,22 @@ typedef struct {
     double scale[3], bias[3];
 } target;
 
+/* Output columns that are done together, as cells of one plane. */
+typedef struct {
+    int32_t base, columns, fewest, most; /* of the plane: first and number; in a cell: fewest and most */
+    area_span spans[STRIP];
+    cell_columns cells[STRIP + CELLS_PAD];
+} strip;
+
+/* floor() without a call; levels of a box are far below 2^31. */
+static double below(double x) {
+    double whole = (double)(int32_t)x;
+    return whole > x ? whole - 1 : whole;
+}
+
 static area_span span_of(double start, double cell, int32_t k, int32_t limit) {
     double a = start + cell * k, b = start + cell * (k + 1);
-    double low = floor(a), high = ceil(b) - 1;
+    double low = below(a), high = -below(-b) - 1;
     double edge = limit - 1;
     low = low < 0 ? 0 : low > edge ? edge : low;
     high = high < 0 ? 0 : high > edge ? edge : high;
@@ -85,27 +99,57 @@ static source source_of(const sage_image *image, const sage_box *box, int32_t ou
     return s;
 }
 
-/* Sums of a strip of one line of cells, of levels less LEVEL_MIDDLE: sums [n, 4]. Usually one line of floats holds the strip; the columns of a very wide
- * cell are done piece by piece. */
-static void sum_strip(const sage_kernels *kernels, const plane *p, const area_span *row, const area_span *spans, int32_t n, float *line,
-                      float *sums) {
-    const uint8_t *data = p->data + row->first * p->stride;
-    int32_t base = spans[0].first, columns = spans[n - 1].first + spans[n - 1].count - base;
-    if (columns <= LINE) {
-        kernels->rows(data + (int64_t)base * p->step, p->stride, row->count, row->head, row->tail, columns * p->step, line);
-        kernels->columns(line, base, p->step, spans, n, sums);
+static int32_t common_of(int32_t fewest) { return fewest > 2 ? fewest - 2 : 0; }
+
+/* Whether a cell may follow the n cells of a strip: one line holds them all, and beside the columns that all have, no cell has more than one more. */
+static int fits(const strip *p, const area_span *span, int32_t n) {
+    if (!n) return 1;
+    int32_t fewest = span->count < p->fewest ? span->count : p->fewest, most = span->count > p->most ? span->count : p->most;
+    return span->first + span->count - p->base <= LINE && most <= common_of(fewest) + 3;
+}
+
+static void add(strip *p, const area_span *span, int32_t n) {
+    if (!n) p->base = span->first, p->fewest = p->most = span->count;
+    if (span->count < p->fewest) p->fewest = span->count;
+    if (span->count > p->most) p->most = span->count;
+    p->columns = span->first + span->count - p->base;
+    p->spans[n] = *span;
+}
+
+static cell_columns columns_of(const area_span *span, int32_t base, int32_t common, int32_t step) {
+    int32_t first = (span->first - base) * step;
+    return (cell_columns){first, first + (span->count - 1) * step, span->head, span->count - 2 > common, span->count > 1 ? span->tail : 0};
+}
+
+/* One line of floats: `columns` samples of the rows of a line of cells, and zeros behind it. */
+static void line_of(const sage_kernels *kernels, const plane *p, int32_t first, int32_t columns, const area_span *row, float *line) {
+    const uint8_t *data = p->data + row->first * p->stride + (int64_t)first * p->step;
+    kernels->rows(data, p->stride, row->count, row->head, row->tail, columns * p->step, line);
+    memset(line + columns * p->step, 0, KERNEL_PAD * sizeof *line);
+}
+
+/* The cells of a strip in one line of cells. Usually one line of floats holds the strip; a wider cell is done piece by piece. */
+static void sum_strip(const sage_kernels *kernels, const plane *p, const strip *cells, int32_t n, const area_span *row, float *line,
+                      const cell_output *to) {
+    if (cells->columns <= LINE) {
+        line_of(kernels, p, cells->base, cells->columns, row, line);
+        kernels->columns(line, p->step, cells->cells, n, common_of(cells->fewest), to);
         return;
     }
+    float sums[KERNEL_STEP_MAX];
+    cell_output piecewise = {.out = {sums, sums + 1, sums + 2, sums + 3}, .scale = {1, 1, 1, 1}};
     double total[KERNEL_STEP_MAX] = {0};
-    for (int32_t done = 0; done < columns; done += LINE) {
-        int32_t some = columns - done < LINE ? columns - done : LINE, last = done + some == columns;
-        area_span piece = {base + done, some, done ? 1.0f : spans->head, last ? spans->tail : 1.0f};
+    for (int32_t done = 0; done < cells->columns; done += LINE) {
+        int32_t some = cells->columns - done < LINE ? cells->columns - done : LINE, last = done + some == cells->columns;
+        area_span piece = {cells->base + done, some, done ? 1.0f : cells->spans->head, last ? cells->spans->tail : 1.0f};
         if (done && last && some == 1) piece.head = piece.tail;
-        kernels->rows(data + (int64_t)piece.first * p->step, p->stride, row->count, row->head, row->tail, some * p->step, line);
-        kernels->columns(line, piece.first, p->step, &piece, 1, sums);
+        cell_columns cell[1 + CELLS_PAD];
+        for (int i = 0; i < 1 + CELLS_PAD; i++) cell[i] = columns_of(&piece, piece.first, common_of(some), p->step);
+        line_of(kernels, p, piece.first, some, row, line);
+        kernels->columns(line, p->step, cell, 1, common_of(some), &piecewise);
         for (int32_t c = 0; c < p->step; c++) total[c] += (double)sums[c];
     }
-    for (int32_t c = 0; c < p->step; c++) sums[c] = (float)total[c];
+    for (int32_t c = 0; c < p->step; c++) to->out[c][0] = (float)total[c] * to->scale[c] + to->bias[c];
 }
 
 static float clamp_level(float level) {
@@ -113,65 +157,94 @@ static float clamp_level(float level) {
     return level < least ? least : level > most ? most : level;
 }
 
-/* To the sums of R, G, B, in that order. */
-static void colours_of(const source *s, int32_t n, float (*sums)[STRIP * 4]) {
-    if (s->format == SAGE_RGB) return;
-    float *first = sums[0];
-    if (s->format == SAGE_BGR) {
-        for (int32_t i = 0; i < n; i++, first += 4) {
-            float blue = first[0];
-            first[0] = first[2];
-            first[2] = blue;
-        }
-        return;
-    }
-    const float *second = sums[1];
-    int32_t u = s->format == SAGE_NV12 ? 0 : 1, v = s->format == SAGE_NV12 ? 1 : 3;
-    float area = (float)s->area[0], per_luma = (float)(1 / s->area[0]), per_chroma = (float)(1 / s->area[1]);
-    for (int32_t i = 0; i < n; i++, first += 4, second += 4) {
-        float luma = 255.0f / 219.0f * (first[0] * per_luma + (LEVEL_MIDDLE - 16)) - LEVEL_MIDDLE;
-        float blue = second[u] * per_chroma, red = second[v] * per_chroma;
-        first[0] = area * clamp_level(luma + (float)(1.402 * 255 / 224) * red);
-        first[1] = area * clamp_level(luma - (float)(0.344136286201022 * 255 / 224) * blue - (float)(0.714136286201022 * 255 / 224) * red);
-        first[2] = area * clamp_level(luma + (float)(1.772 * 255 / 224) * blue);
+/* Luma and chroma to R, G, B in place, levels less LEVEL_MIDDLE. */
+static void colours_of(int32_t n, float (*level)[STRIP]) {
+    for (int32_t i = 0; i < n; i++) {
+        float luma = level[0][i], blue = level[1][i], red = level[2][i];
+        level[0][i] = clamp_level(luma + (float)(1.402 * 255 / 224) * red);
+        level[1][i] = clamp_level(luma - (float)(0.344136286201022 * 255 / 224) * blue - (float)(0.714136286201022 * 255 / 224) * red);
+        level[2][i] = clamp_level(luma + (float)(1.772 * 255 / 224) * blue);
     }
 }
 
-static void put(const target *t, int32_t row, int32_t column, int32_t n, const float *sums) {
+/* Where the components of plane k go: sums of R, G, B, and levels of luma and chroma, to `level`, whose last line takes what is not used. */
+static cell_output output_of(const source *s, int k, float (*level)[STRIP]) {
+    if (s->format == SAGE_RGB) return (cell_output){{level[0], level[1], level[2]}, {1, 1, 1}, {0}};
+    if (s->format == SAGE_BGR) return (cell_output){{level[2], level[1], level[0]}, {1, 1, 1}, {0}};
+    float scale = (float)(1 / s->area[k]), *unused = level[3];
+    if (k == 0) return (cell_output){{level[0], unused}, {255.0f / 219.0f * scale}, {255.0f / 219.0f * (LEVEL_MIDDLE - 16) - LEVEL_MIDDLE}};
+    if (s->format == SAGE_NV12) return (cell_output){{level[1], level[2]}, {scale, scale}, {0}};
+    return (cell_output){{unused, level[1], unused, level[2]}, {0, scale, 0, scale}, {0}};
+}
+
+/* Sums of R, G, B straight into the planes of the target. */
+static cell_output direct_to(const source *s, const target *t, int32_t row, int32_t column) {
+    cell_output to = {.out = {NULL}};
+    for (int c = 0; c < 3; c++) {
+        int component = s->format == SAGE_RGB ? c : 2 - c;
+        to.out[component] = t->planar + ((ptrdiff_t)c * t->height + row) * t->width + column;
+        to.scale[component] = (float)t->scale[c];
+        to.bias[component] = (float)t->bias[c];
+    }
+    return to;
+}
+
+static void put(const target *t, int32_t row, int32_t column, int32_t n, float (*level)[STRIP]) {
     if (t->planar) {
-        ptrdiff_t size = (ptrdiff_t)t->width * t->height;
         for (int c = 0; c < 3; c++) {
-            float *out = t->planar + c * size + (ptrdiff_t)row * t->width + column;
+            float *out = t->planar + ((ptrdiff_t)c * t->height + row) * t->width + column;
             float scale = (float)t->scale[c], bias = (float)t->bias[c];
-            for (int32_t i = 0; i < n; i++) out[i] = sums[4 * i + c] * scale + bias;
+            for (int32_t i = 0; i < n; i++) out[i] = level[c][i] * scale + bias;
         }
         return;
     }
     uint8_t *out = t->colours + 3 * ((ptrdiff_t)row * t->width + column);
-    for (int32_t i = 0; i < n; i++, out += 3, sums += 4)
+    for (int32_t i = 0; i < n; i++, out += 3)
         for (int c = 0; c < 3; c++) {
-            double level = (double)sums[c] * t->scale[c] + (LEVEL_MIDDLE + 0.5);
-            out[c] = (uint8_t)(level > 255.0 ? 255.0 : level);
+            double value = (double)level[c][i] * t->scale[c] + (LEVEL_MIDDLE + 0.5);
+            out[c] = (uint8_t)(value > 255.0 ? 255.0 : value);
         }
 }
 
-static void crop(const sage_kernels *kernels, const source *s, const target *t) {
-    float line[LINE * KERNEL_STEP_MAX + KERNEL_PAD], sums[2][STRIP * 4];
-    area_span spans[2][STRIP];
-    for (int32_t i = 0; i < KERNEL_PAD; i++) line[LINE * KERNEL_STEP_MAX + i] = 0.0f;
-    for (int32_t column = 0, n; column < t->width; column += n) {
-        for (n = 0; n < STRIP && column + n < t->width; n++) {
-            for (int k = 0; k < s->planes; k++) spans[k][n] = span_of(s->plane[k].x, s->plane[k].cell_width, column + n, s->plane[k].width);
-            if (n && spans[0][n].first + spans[0][n].count - spans[0][0].first > LINE) break;
+/* As many cells from `column` on as fit into one strip of each plane. */
+static int32_t strips_of(const source *s, int32_t column, int32_t width, strip *strips) {
+    int32_t n = 0;
+    for (; n < STRIP && column + n < width; n++) {
+        area_span span[2];
+        int all = 1;
+        for (int k = 0; k < s->planes; k++) {
+            span[k] = span_of(s->plane[k].x, s->plane[k].cell_width, column + n, s->plane[k].width);
+            all = all && fits(&strips[k], &span[k], n);
         }
+        if (!all) break;
+        for (int k = 0; k < s->planes; k++) add(&strips[k], &span[k], n);
+    }
+    for (int k = 0; k < s->planes; k++)
+        for (int32_t i = 0; i < n + CELLS_PAD; i++) {
+            const area_span *span = &strips[k].spans[i < n ? i : n - 1];
+            strips[k].cells[i] = columns_of(span, strips[k].base, common_of(strips[k].fewest), s->plane[k].step);
+        }
+    return n;
+}
+
+static void crop(const sage_kernels *kernels, const source *s, const target *t) {
+    float line[LINE * KERNEL_STEP_MAX + KERNEL_PAD], level[4][STRIP];
+    strip strips[2];
+    int direct = s->planes == 1 && t->planar;
+    cell_output to[2];
+    for (int k = 0; k < s->planes; k++) to[k] = output_of(s, k, level);
+    for (int32_t column = 0, n; column < t->width; column += n) {
+        n = strips_of(s, column, t->width, strips);
         for (int32_t row = 0; row < t->height; row++) {
+            if (direct) to[0] = direct_to(s, t, row, column);
             for (int k = 0; k < s->planes; k++) {
                 const plane *p = &s->plane[k];
                 area_span rows = span_of(p->y, p->cell_height, row, p->height);
-                sum_strip(kernels, p, &rows, spans[k], n, line, sums[k]);
+                sum_strip(kernels, p, &strips[k], n, &rows, line, &to[k]);
             }
-            colours_of(s, n, sums);
-            put(t, row, column, n, sums[0]);
+            if (direct) continue;
+            if (s->planes == 2) colours_of(n, level);
+            put(t, row, column, n, level);
         }
     }
 }
@@ -199,6 +272,9 @@ static int32_t check(const sage_image *image, const sage_box *box, const void *o
     return code ? code : check_box(box);
 }
 
+/* What a level of 1 comes as: RGB as the sum over a cell, YUV, which is clamped on the way, as a level. */
+static double unit_of(const source *s) { return s->planes == 1 ? s->area[0] : 1; }
+
 int32_t sage_crop_with(int32_t variant, const sage_image *image, const sage_box *box, const sage_norm *norm, float *out, int32_t out_width,
                        int32_t out_height) {
     if (!norm) return SAGE_E_NULL;
@@ -207,10 +283,11 @@ int32_t sage_crop_with(int32_t variant, const sage_image *image, const sage_box 
     const sage_kernels *kernels = kernels_of(variant);
     if (!kernels) return SAGE_E_SIZE;
     source s = source_of(image, box, out_width, out_height);
+    double unit = unit_of(&s);
     target t = {.width = out_width, .height = out_height, .planar = out};
     for (int c = 0; c < 3; c++) {
         if (!isfinite(norm->mean[c]) || !isfinite(norm->std[c]) || !(norm->std[c] > 0)) return SAGE_E_NORM;
-        t.scale[c] = 1 / (s.area[0] * 255 * (double)norm->std[c]);
+        t.scale[c] = 1 / (unit * 255 * (double)norm->std[c]);
         t.bias[c] = (LEVEL_MIDDLE / 255.0 - (double)norm->mean[c]) / (double)norm->std[c];
     }
     crop(kernels, &s, &t);
@@ -225,7 +302,8 @@ int32_t sage_resize(const sage_image *image, const sage_box *box, uint8_t *out, 
     int32_t code = check(image, box, out, out_width, out_height);
     if (code) return code;
     source s = source_of(image, box, out_width, out_height);
-    target t = {.width = out_width, .height = out_height, .colours = out, .scale = {1 / s.area[0], 1 / s.area[0], 1 / s.area[0]}};
+    double unit = unit_of(&s);
+    target t = {.width = out_width, .height = out_height, .colours = out, .scale = {1 / unit, 1 / unit, 1 / unit}};
     crop(kernels_of(7), &s, &t);
     return SAGE_OK;
 }

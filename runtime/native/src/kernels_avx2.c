@@ -5,31 +5,52 @@
 
 enum { ROWS_EXACT = 256 }; /* 256 rows of -128 .. 127 fit in 16 bits */
 
-/* 8 levels less LEVEL_MIDDLE: turning the top bit of a byte over makes it a signed one. */
-static inline __m256 floats(const uint8_t *levels) {
-    __m128i centred = _mm_xor_si128(_mm_loadl_epi64((const __m128i *)levels), _mm_set1_epi8((char)LEVEL_MIDDLE));
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(centred));
+static const float TOP = 1.0f / (1 << 24); /* of a byte at the top of 32 bits */
+
+/* Levels are widened by shuffles within lanes that hold the same 16 bytes twice: a shuffle across lanes can use one port of the processor only.
+ * Bytes `from` .. `from` + 7, each to the top of 32 bits; */
+static inline __m256i to_top(char from) {
+    const __m256i first = _mm256_setr_epi32(0x00C0C0C0, 0x01C0C0C0, 0x02C0C0C0, 0x03C0C0C0, 0x04C0C0C0, 0x05C0C0C0, 0x06C0C0C0, 0x07C0C0C0);
+    return _mm256_add_epi8(first, _mm256_set1_epi8(from));
 }
 
-/* 32 bytes of a line: the outermost rows in floats, those between in 16-bit integers, which are put aside every 256 rows. */
+/* and to 16 bits, bytes 0 .. 3 and 8 .. 11 in the lower lane, the others in the upper: unpacked, they are in order again. */
+static inline __m256i to_words(void) {
+    return _mm256_setr_epi8(0, -1, 1, -1, 2, -1, 3, -1, 8, -1, 9, -1, 10, -1, 11, -1, 4, -1, 5, -1, 6, -1, 7, -1, 12, -1, 13, -1, 14, -1, 15, -1);
+}
+
+static inline __m256i twice(const uint8_t *levels) { return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)levels)); }
+
+/* Adds weight * (level - LEVEL_MIDDLE) of 16 levels: turning the top bit of a byte over makes it a signed one. `weight` comes times TOP. */
+static inline void weigh_16(const uint8_t *row, __m256 weight, __m256 sum[2]) {
+    __m256i turned = _mm256_xor_si256(twice(row), _mm256_set1_epi8((char)LEVEL_MIDDLE));
+    sum[0] = _mm256_fmadd_ps(weight, _mm256_cvtepi32_ps(_mm256_shuffle_epi8(turned, to_top(0))), sum[0]);
+    sum[1] = _mm256_fmadd_ps(weight, _mm256_cvtepi32_ps(_mm256_shuffle_epi8(turned, to_top(8))), sum[1]);
+}
+
+/* 32 bytes of a line: the rows between the outermost in 16-bit integers, which are put aside every 256 rows, and the outermost in floats. */
 static inline void rows_32(const uint8_t *row, int64_t stride, int32_t count, __m256 head, __m256 tail, float *line) {
-    __m256 sum[4];
-    for (int k = 0; k < 4; k++) sum[k] = _mm256_mul_ps(head, floats(row + 8 * k));
-    if (count > 1) {
-        const uint8_t *last = row + (count - 1) * stride;
-        for (int k = 0; k < 4; k++) sum[k] = _mm256_fmadd_ps(tail, floats(last + 8 * k), sum[k]);
-    }
-    row += stride;
+    __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+    const uint8_t *inner = row + stride;
     for (int32_t left = count - 2; left > 0; left -= ROWS_EXACT) {
         int32_t some = left < ROWS_EXACT ? left : ROWS_EXACT;
-        __m256i low = _mm256_set1_epi16((short)(-LEVEL_MIDDLE * some)), high = low; /* -32768 at least; sums wrap on their way, not in the end */
-        for (; some > 0; some--, row += stride) {
-            low = _mm256_add_epi16(low, _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)row)));
-            high = _mm256_add_epi16(high, _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(row + 16))));
+        __m256i part[2]; /* -32768 at least; sums wrap on their way, not in the end */
+        part[0] = part[1] = _mm256_set1_epi16((short)(-LEVEL_MIDDLE * some));
+        for (; some > 0; some--, inner += stride)
+            for (int k = 0; k < 2; k++) part[k] = _mm256_add_epi16(part[k], _mm256_shuffle_epi8(twice(inner + 16 * k), to_words()));
+        const __m256i zero = _mm256_setzero_si256();
+        const __m256 unit = _mm256_set1_ps(1.0f / 65536);
+        for (int k = 0; k < 2; k++) {
+            sum[2 * k] = _mm256_fmadd_ps(unit, _mm256_cvtepi32_ps(_mm256_unpacklo_epi16(zero, part[k])), sum[2 * k]);
+            sum[2 * k + 1] = _mm256_fmadd_ps(unit, _mm256_cvtepi32_ps(_mm256_unpackhi_epi16(zero, part[k])), sum[2 * k + 1]);
         }
-        __m128i part[4] = {_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1), _mm256_castsi256_si128(high),
-                           _mm256_extracti128_si256(high, 1)};
-        for (int k = 0; k < 4; k++) sum[k] = _mm256_add_ps(sum[k], _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(part[k])));
+    }
+    weigh_16(row, head, sum);
+    weigh_16(row + 16, head, sum + 2);
+    if (count > 1) {
+        const uint8_t *last = row + (count - 1) * stride;
+        weigh_16(last, tail, sum);
+        weigh_16(last + 16, tail, sum + 2);
     }
     for (int k = 0; k < 4; k++) _mm256_storeu_ps(line + 8 * k, sum[k]);
 }
@@ -39,55 +60,58 @@ static void rows_avx2(const uint8_t *row, int64_t stride, int32_t count, float h
         sage_kernels_plain.rows(row, stride, count, head, tail, n, line);
         return;
     }
-    __m256 h = _mm256_set1_ps(head), t = _mm256_set1_ps(tail);
+    __m256 h = _mm256_set1_ps(head * TOP), t = _mm256_set1_ps(tail * TOP);
     int32_t b = 0;
     for (; b + 32 <= n; b += 32) rows_32(row + b, stride, count, h, t, line + b);
     if (b < n) rows_32(row + n - 32, stride, count, h, t, line + n - 32);
 }
 
-static void columns_3(const float *line, int32_t base, const area_span *spans, int32_t n, float *sums) {
-    for (int32_t i = 0; i < n; i++, sums += 4) {
-        const area_span *s = &spans[i];
-        const float *x = line + 3 * (int64_t)(s->first - base);
-        __m128 sum = _mm_mul_ps(_mm_set1_ps(s->head), _mm_loadu_ps(x));
-        int32_t left = s->count - 2;
-        if (left >= 0) sum = _mm_fmadd_ps(_mm_set1_ps(s->tail), _mm_loadu_ps(x + 3 * (left + 1)), sum);
-        for (x += 3; left > 0;) {
-            int32_t some = left < KERNEL_EXACT ? left : KERNEL_EXACT;
-            left -= some;
-            __m256 two = _mm256_setzero_ps(); /* lanes 0 .. 2 one column, 3 .. 5 the next */
-            for (; some > 1; some -= 2, x += 6) two = _mm256_add_ps(two, _mm256_loadu_ps(x));
-            __m128 low = _mm256_castps256_ps128(two), high = _mm256_extractf128_ps(two, 1);
-            __m128 next = _mm_shuffle_ps(_mm_shuffle_ps(low, high, _MM_SHUFFLE(0, 0, 3, 3)), high, _MM_SHUFFLE(1, 1, 2, 0));
-            sum = _mm_add_ps(sum, _mm_add_ps(low, next));
-            if (some) {
-                sum = _mm_add_ps(sum, _mm_loadu_ps(x));
-                x += 3;
+#define ALWAYS static inline __attribute__((always_inline))
+
+/* The sums of four cells, each with its components in the lanes of a register. Four at once, so that the loop's own work is shared. */
+ALWAYS void sum_four(const float *line, int32_t step, const cell_columns *cells, int32_t common, __m128 sum[4]) {
+    const float *x[4];
+    for (int k = 0; k < 4; k++) {
+        x[k] = line + cells[k].first;
+        sum[k] = _mm_mul_ps(_mm_broadcast_ss(&cells[k].head), _mm_loadu_ps(x[k]));
+        sum[k] = _mm_fmadd_ps(_mm_broadcast_ss(&cells[k].more), _mm_loadu_ps(x[k] + (int64_t)(common + 1) * step), sum[k]);
+        sum[k] = _mm_fmadd_ps(_mm_broadcast_ss(&cells[k].tail), _mm_loadu_ps(line + cells[k].last), sum[k]);
+    }
+    for (; common > KERNEL_EXACT; common -= KERNEL_EXACT) {
+        __m128 part[4] = {_mm_setzero_ps(), _mm_setzero_ps(), _mm_setzero_ps(), _mm_setzero_ps()};
+        for (int32_t some = KERNEL_EXACT; some > 0; some--)
+            for (int k = 0; k < 4; k++) part[k] = _mm_add_ps(part[k], _mm_loadu_ps(x[k] += step));
+        for (int k = 0; k < 4; k++) sum[k] = _mm_add_ps(sum[k], part[k]);
+    }
+    for (; common > 0; common--)
+        for (int k = 0; k < 4; k++) sum[k] = _mm_add_ps(sum[k], _mm_loadu_ps(x[k] += step));
+}
+
+ALWAYS void columns_of(const float *line, int32_t step, const cell_columns *cells, int32_t n, int32_t common, const cell_output *output) {
+    const cell_output to = *output; /* a copy, which what is written cannot change */
+    for (int32_t i = 0; i < n; i += 4) {
+        __m128 sum[4];
+        sum_four(line, step, cells + i, common, sum);
+        _MM_TRANSPOSE4_PS(sum[0], sum[1], sum[2], sum[3]);
+        for (int32_t c = 0; c < step; c++) {
+            __m128 value = _mm_fmadd_ps(sum[c], _mm_set1_ps(to.scale[c]), _mm_set1_ps(to.bias[c]));
+            if (n - i >= 4) {
+                _mm_storeu_ps(to.out[c] + i, value);
+                continue;
             }
+            float last[4];
+            _mm_storeu_ps(last, value);
+            for (int32_t k = 0; k < n - i; k++) to.out[c][i + k] = last[k];
         }
-        _mm_storeu_ps(sums, sum);
     }
 }
 
-static void columns_avx2(const float *line, int32_t base, int32_t step, const area_span *spans, int32_t n, float *sums) {
-    if (step == 3) {
-        columns_3(line, base, spans, n, sums);
-        return;
-    }
-    for (int32_t i = 0; i < n; i++, sums += 4) {
-        const area_span *s = &spans[i];
-        const float *x = line + (int64_t)(s->first - base) * step;
-        __m128 sum = _mm_mul_ps(_mm_set1_ps(s->head), _mm_loadu_ps(x));
-        int32_t left = s->count - 2;
-        if (left >= 0) sum = _mm_fmadd_ps(_mm_set1_ps(s->tail), _mm_loadu_ps(x + (left + 1) * step), sum);
-        for (x += step; left > 0;) {
-            int32_t some = left < KERNEL_EXACT ? left : KERNEL_EXACT;
-            left -= some;
-            __m128 part = _mm_setzero_ps();
-            for (; some > 0; some--, x += step) part = _mm_add_ps(part, _mm_loadu_ps(x));
-            sum = _mm_add_ps(sum, part);
-        }
-        _mm_storeu_ps(sums, sum);
+static void columns_avx2(const float *line, int32_t step, const cell_columns *cells, int32_t n, int32_t common, const cell_output *to) {
+    switch (step) {
+    case 1: columns_of(line, 1, cells, n, common, to); break;
+    case 2: columns_of(line, 2, cells, n, common, to); break;
+    case 3: columns_of(line, 3, cells, n, common, to); break;
+    default: columns_of(line, 4, cells, n, common, to); break;
     }
 }
 

@@ -45,21 +45,54 @@ static void rows_neon(const uint8_t *row, int64_t stride, int32_t count, float h
     if (b < n) rows_16(row + n - 16, stride, count, head, tail, line + n - 16);
 }
 
-static void columns_neon(const float *line, int32_t base, int32_t step, const area_span *spans, int32_t n, float *sums) {
-    for (int32_t i = 0; i < n; i++, sums += 4) {
-        const area_span *s = &spans[i];
-        const float *x = line + (int64_t)(s->first - base) * step;
-        float32x4_t sum = vmulq_n_f32(vld1q_f32(x), s->head);
-        int32_t left = s->count - 2;
-        if (left >= 0) sum = vmlaq_n_f32(sum, vld1q_f32(x + (left + 1) * step), s->tail);
-        for (x += step; left > 0;) {
-            int32_t some = left < KERNEL_EXACT ? left : KERNEL_EXACT;
-            left -= some;
-            float32x4_t part = vdupq_n_f32(0);
-            for (; some > 0; some--, x += step) part = vaddq_f32(part, vld1q_f32(x));
-            sum = vaddq_f32(sum, part);
+#define ALWAYS static inline __attribute__((always_inline))
+
+/* The sums of four cells, each with its components in the lanes of a register. Four at once, so that the loop's own work is shared. */
+ALWAYS void sum_four(const float *line, int32_t step, const cell_columns *cells, int32_t common, float32x4_t sum[4]) {
+    const float *x[4];
+    for (int k = 0; k < 4; k++) {
+        x[k] = line + cells[k].first;
+        sum[k] = vmulq_n_f32(vld1q_f32(x[k]), cells[k].head);
+        sum[k] = vfmaq_n_f32(sum[k], vld1q_f32(x[k] + (int64_t)(common + 1) * step), cells[k].more);
+        sum[k] = vfmaq_n_f32(sum[k], vld1q_f32(line + cells[k].last), cells[k].tail);
+    }
+    for (; common > KERNEL_EXACT; common -= KERNEL_EXACT) {
+        float32x4_t part[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
+        for (int32_t some = KERNEL_EXACT; some > 0; some--)
+            for (int k = 0; k < 4; k++) part[k] = vaddq_f32(part[k], vld1q_f32(x[k] += step));
+        for (int k = 0; k < 4; k++) sum[k] = vaddq_f32(sum[k], part[k]);
+    }
+    for (; common > 0; common--)
+        for (int k = 0; k < 4; k++) sum[k] = vaddq_f32(sum[k], vld1q_f32(x[k] += step));
+}
+
+ALWAYS void columns_of(const float *line, int32_t step, const cell_columns *cells, int32_t n, int32_t common, const cell_output *output) {
+    const cell_output to = *output; /* a copy, which what is written cannot change */
+    for (int32_t i = 0; i < n; i += 4) {
+        float32x4_t sum[4];
+        sum_four(line, step, cells + i, common, sum);
+        float32x4_t even[2] = {vzip1q_f32(sum[0], sum[2]), vzip2q_f32(sum[0], sum[2])};
+        float32x4_t odd[2] = {vzip1q_f32(sum[1], sum[3]), vzip2q_f32(sum[1], sum[3])};
+        for (int32_t c = 0; c < step; c++) {
+            float32x4_t value = c % 2 ? vzip2q_f32(even[c / 2], odd[c / 2]) : vzip1q_f32(even[c / 2], odd[c / 2]);
+            value = vfmaq_n_f32(vdupq_n_f32(to.bias[c]), value, to.scale[c]);
+            if (n - i >= 4) {
+                vst1q_f32(to.out[c] + i, value);
+                continue;
+            }
+            float last[4];
+            vst1q_f32(last, value);
+            for (int32_t k = 0; k < n - i; k++) to.out[c][i + k] = last[k];
         }
-        vst1q_f32(sums, sum);
+    }
+}
+
+static void columns_neon(const float *line, int32_t step, const cell_columns *cells, int32_t n, int32_t common, const cell_output *to) {
+    switch (step) {
+    case 1: columns_of(line, 1, cells, n, common, to); break;
+    case 2: columns_of(line, 2, cells, n, common, to); break;
+    case 3: columns_of(line, 3, cells, n, common, to); break;
+    default: columns_of(line, 4, cells, n, common, to); break;
     }
 }
 

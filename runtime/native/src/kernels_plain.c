@@ -28,21 +28,20 @@ static void rows_plain(const uint8_t *row, int64_t stride, int32_t count, float 
     if (b < n) rows_block(row + b, stride, count, head, tail, n - b, line + b);
 }
 
-static void columns_plain(const float *line, int32_t base, int32_t step, const area_span *spans, int32_t n, float *sums) {
-    for (int32_t i = 0; i < n; i++, sums += 4) {
-        const area_span *s = &spans[i];
-        const float *x = line + (int64_t)(s->first - base) * step, *end = x + (int64_t)(s->count - 1) * step;
-        for (int32_t c = 0; c < step; c++) sums[c] = s->head * x[c];
-        if (s->count == 1) continue;
-        for (int32_t c = 0; c < step; c++) sums[c] += s->tail * end[c];
-        x += step;
-        while (x < end) {
+static void columns_plain(const float *line, int32_t step, const cell_columns *cells, int32_t n, int32_t common, const cell_output *to) {
+    for (int32_t i = 0; i < n; i++) {
+        const cell_columns *cell = &cells[i];
+        const float *x = line + cell->first, *after = x + (int64_t)(common + 1) * step, *last = line + cell->last;
+        float sum[KERNEL_STEP_MAX];
+        for (int32_t c = 0; c < step; c++) sum[c] = cell->head * x[c] + cell->more * after[c] + cell->tail * last[c];
+        for (x += step; x < after;) {
             float some[KERNEL_STEP_MAX] = {0};
-            const float *stop = end - x > KERNEL_EXACT * step ? x + KERNEL_EXACT * step : end;
+            const float *stop = after - x > KERNEL_EXACT * step ? x + KERNEL_EXACT * step : after;
             for (; x < stop; x += step)
                 for (int32_t c = 0; c < step; c++) some[c] += x[c];
-            for (int32_t c = 0; c < step; c++) sums[c] += some[c];
+            for (int32_t c = 0; c < step; c++) sum[c] += some[c];
         }
+        for (int32_t c = 0; c < step; c++) to->out[c][i] = sum[c] * to->scale[c] + to->bias[c];
     }
 }
 
