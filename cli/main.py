@@ -29,6 +29,7 @@ VERBS = {
     "profile": "latency per stage of a bundle on this machine",
     "run": "estimate valence and arousal from a video with sound",
     "inspect": "what is in a bundle; --target trt10.3 says what TensorRT will not take",
+    "devices": "cameras and microphones that can be opened",
     "doctor": "what works on this machine, tried, not assumed",
     "demo": "the whole chain on a synthetic corpus, with a report",
 }

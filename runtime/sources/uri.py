@@ -114,6 +114,11 @@ def parse_microphone(text: str) -> MicrophoneUri | None:
     )
 
 
+def microphone_uri(name: str) -> str:
+    """How a microphone of this name is written."""
+    return "mic:" + name.replace("%", "%25").replace("?", "%3F")
+
+
 def without_secrets(text: str) -> str:
     """An address for logs: no password of `user:password@`, and *** for the value of any option that sounds like one."""
     text = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1", text)

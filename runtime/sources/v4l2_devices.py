@@ -11,7 +11,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _CAPABILITY = struct.Struct("=16s32s32sIII12x")
@@ -22,6 +22,7 @@ _BUFFERS = struct.Struct("=IIIII")
 
 _CAPTURE, _MMAP, _DISCRETE = 1, 1, 1
 _IS_CAPTURE, _HAS_OWN_CAPABILITIES = 0x1, 0x80000000
+_CSI_DRIVER = "tegra-video"  # raw sensors of a Jetson: nvargus opens them, by number
 _MOST = 64  # entries of one list that are asked for
 
 
@@ -60,11 +61,12 @@ def video_devices(dev: Path = Path("/dev")) -> list[VideoDevice]:
     """All of them, in the order of their numbers; nodes that give no pictures (metadata, codecs) are left out."""
     nodes = sorted((int(node.name[5:]), node) for node in dev.glob("video*") if node.name[5:].isdecimal())
     stable = {os.path.realpath(link): str(link) for link in sorted((dev / "v4l/by-id").glob("*"), reverse=True)}
-    devices = []
-    for _, node in nodes:
-        device = _look(str(node), stable.get(os.path.realpath(node), str(node)))
-        if device is not None:
-            devices.append(device)
+    found = [_look(str(node), stable.get(os.path.realpath(node), str(node))) for _, node in nodes]
+    devices, sensors = [device for device in found if device is not None], 0
+    for i, device in enumerate(devices):
+        if device.driver == _CSI_DRIVER:
+            devices[i] = replace(device, uri=f"csi://{sensors}")
+            sensors += 1
     return devices
 
 
