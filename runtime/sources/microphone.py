@@ -36,8 +36,8 @@ SETTLE_S = 0.5
 STALL_S = 1.0
 """A microphone that gives nothing for this long is stalled; twice this, and it is closed."""
 _ROOM_S = KEPT_S + 2
-_LOOK_S = 0.1
-_SOURCE_S = 2.0
+_LOOK_S = 0.2
+_SOURCE_S = 4.0
 _CLOSE_S = 2.0
 
 

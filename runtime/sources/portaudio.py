@@ -32,7 +32,6 @@ _SERVER_CHANNELS = 9
 _BUSY, _RATE, _CHANNELS, _GONE = -9985, -9997, -9998, -9996
 _USERS_SOURCE = os.environ.get("PULSE_SOURCE")
 _LOCK = threading.Lock()
-_LOCK_S = 20.0
 _open_now: list[Recording] = []
 
 
@@ -140,7 +139,7 @@ class Recording:
     def close(self) -> None:
         """Stop and release; again does nothing. May wait for a sound server that hangs, for ever."""
         if self._open:
-            with _turn("close the microphone"), _muted():
+            with _turn("close the microphone", threading.TIMEOUT_MAX), _muted():
                 self._lib.Pa_AbortStream(self._stream)
                 self._lib.Pa_CloseStream(self._stream)
             self._open = False
@@ -191,11 +190,13 @@ def _sounddevice() -> Any:
 
 
 @contextlib.contextmanager
-def _turn(what: str) -> Iterator[None]:
-    if not _LOCK.acquire(timeout=_LOCK_S):
-        raise SourceError(f"cannot {what}: the sound server has not answered for {_LOCK_S:g} s; restart it")
+def _turn(what: str, timeout_s: float = 20.0) -> Iterator[None]:
+    if not _LOCK.acquire(timeout=timeout_s):
+        raise SourceError(f"cannot {what}: the sound server has not answered for {timeout_s:g} s; restart it")
     try:
         yield
+    except _sounddevice().PortAudioError as error:
+        raise SourceError(f"cannot {what}: {error.args[0]}; 'sage-edge doctor' says what works here") from None
     finally:
         _LOCK.release()
 

@@ -36,23 +36,20 @@ def pulse_sources() -> list[PulseSource]:
     found = []
     for source in listed if isinstance(listed, list) else []:
         spec = re.fullmatch(r"\S+ (\d+)ch (\d+)Hz", str(source.get("sample_specification")))
-        if spec:
-            name, monitor = str(source["name"]), bool(source.get("monitor_source"))
-            found.append(
-                PulseSource(int(source["index"]), name, str(source.get("description") or name), int(spec[2]), int(spec[1]), name == default, monitor)
-            )
+        name, number = source.get("name"), source.get("index")
+        if spec and isinstance(name, str) and isinstance(number, int):
+            what, monitor = str(source.get("description") or name), bool(source.get("monitor_source"))
+            found.append(PulseSource(number, name, what, int(spec[2]), int(spec[1]), name == default, monitor))
     return found
 
 
 def recorded_number() -> int | None:
     """`PulseSource.number` of what this process records now; None when it records nothing, several, or nobody knows."""
     outputs, own = _pactl("list", "source-outputs"), str(os.getpid())
-    numbers = {
-        output.get("source")
-        for output in (outputs if isinstance(outputs, list) else [])
-        if output.get("properties", {}).get("application.process.id") == own
-    }
-    return int(numbers.pop()) if len(numbers) == 1 else None
+    outputs = outputs if isinstance(outputs, list) else []
+    numbers = {output.get("source") for output in outputs if output.get("properties", {}).get("application.process.id") == own}
+    number = numbers.pop() if len(numbers) == 1 else None
+    return number if isinstance(number, int) else None
 
 
 def _pactl(*command: str) -> Any:
