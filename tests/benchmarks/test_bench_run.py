@@ -25,7 +25,7 @@ def test_crop_prints_one_object() -> None:
     assert {"cpu", "cores", "arch", "system"} <= found["machine"].keys()
     assert {"python", "numpy", "opencv-python-headless"} <= found["versions"].keys()
     assert found["notes"]["cv2_threads"] == 1
-    cases = {"120_to_48", "200_to_48", "333_to_48", "400_to_112", "96_to_48", "144_to_48"}
+    cases = {"120_to_48", "200_to_48", "333_to_48", "400_to_112", "96_to_48", "144_to_48", "cold_120_to_48", "cold_96_to_48"}
     for variant in ("libsage", "cv2", "memcpy"):
         assert cases <= found["variants"][variant].keys()
         for case in found["variants"][variant].values():
@@ -34,6 +34,7 @@ def test_crop_prints_one_object() -> None:
     gated = [found["variants"]["cv2"][case]["median"] / found["variants"]["libsage"][case]["median"] for case in found["notes"]["gated"]]
     middle = sorted(gated)
     assert abs(found["ratios"]["libsage_over_cv2"] - (middle[1] + middle[2]) / 2) < 0.01
+    assert found["ratios"]["cold_libsage_over_memcpy"] > 0
 
 
 def test_every_listed_benchmark_is_a_module() -> None:
