@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ..errors import UsageError
 from ..estimate import Estimate
 from ..notice import Notice, Status
-from .address import FORMS, Address, without_secrets
+from .address import FORMS, MQTT_PORTS, Address, without_secrets
 
 SCHEMES = {"jsonl": "jsonl:- or jsonl:FILE", "csv": "csv:FILE", **FORMS}
 
@@ -69,7 +69,7 @@ def open_sink(spec: str, now_ns: Callable[[], int] = time.monotonic_ns) -> Sink:
 
         return CsvSink(target)
     address = Address.parse(spec)
-    if scheme == "mqtt":
+    if scheme in MQTT_PORTS:
         from .mqtt import MqttSink
 
         return MqttSink(address)
@@ -98,7 +98,7 @@ def _place(spec: str) -> str:
     scheme, _, target = spec.partition(":")
     if scheme in FORMS and target:
         address = Address.parse(spec)
-        if scheme == "mqtt":
+        if scheme in MQTT_PORTS:
             return str(address)
         return f"listen://{address.host}:{address.port}" if address.port else spec
     return target if target == "-" else os.path.realpath(target)

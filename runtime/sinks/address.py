@@ -17,8 +17,9 @@ FORMS = {
     "ws": "ws://HOST:PORT[?token=T]",
     "prometheus": "prometheus://HOST:PORT[?token=T]",
     "mqtt": "mqtt://[USER:PASS@]HOST[:PORT]/TOPIC",
+    "mqtts": "mqtts://[USER:PASS@]HOST[:PORT]/TOPIC",
 }
-MQTT_PORT = 1883
+MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 _TOPIC_BYTES = 65_000
 """MQTT allows 65535 in UTF-8, the last part included."""
 
@@ -47,11 +48,11 @@ class Address:
             raise UsageError(f"sink {shown!r} is no address; write {form}, the port from 1 to 65535") from None
         if not spec.startswith(f"{scheme}://") or not host or re.search(r"\s", host) or parts.fragment:
             raise UsageError(f"sink {shown!r} is no address; write {form}")
-        if scheme == "mqtt":
+        if scheme in MQTT_PORTS:
             if parts.query:
                 raise UsageError(f"sink {shown!r} takes nothing behind its topic; write {form}")
             user, password = (None if text is None else unquote(text) for text in (parts.username, parts.password))
-            return cls(scheme, host, MQTT_PORT if port is None else port, _topic(shown, unquote(parts.path)), user, password)
+            return cls(scheme, host, MQTT_PORTS[scheme] if port is None else port, _topic(shown, unquote(parts.path)), user, password)
         if port is None:
             raise UsageError(f"sink {shown!r} names no port; write {form}")
         if parts.path not in ("", "/") or parts.username is not None:

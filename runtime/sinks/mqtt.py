@@ -1,4 +1,4 @@
-"""Estimates to an MQTT broker, version 3.1.1, QoS 0. Below the topic of `mqtt://[USER:PASS@]HOST[:PORT]/TOPIC`:
+"""Estimates to an MQTT broker, version 3.1.1, QoS 0. Below the topic of `mqtt[s]://[USER:PASS@]HOST[:PORT]/TOPIC`:
 
 | topic | payload | retained |
 | --- | --- | --- |
@@ -8,13 +8,15 @@
 | TOPIC/status | the newest status | yes |
 | TOPIC/state | "online", or "offline" once the run has ended or was lost (last will) | yes |
 
-QoS 0 promises nothing: what was on its way when a connection broke is lost without a word. Nothing is encrypted.
+QoS 0 promises nothing: what was on its way when a connection broke is lost without a word. Only mqtts:// is encrypted; the broker's certificate
+must be one that this machine trusts.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import ssl
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +41,7 @@ class MqttSink:
 
     def __init__(self, address: Address) -> None:
         if importlib.util.find_spec("paho") is None:
-            raise UsageError("mqtt:// needs the paho-mqtt package; pip install 'sage-edge[mqtt]'")
+            raise UsageError(f"{address.scheme}:// needs the paho-mqtt package; pip install 'sage-edge[mqtt]'")
         self.spec = str(address)
         self._address = address
         self._client: Client | None = None
@@ -87,8 +89,12 @@ class MqttSink:
         client.will_set(f"{address.topic}/state", "offline", retain=True)
         if address.user is not None:
             client.username_pw_set(address.user, address.password)
+        if address.scheme == "mqtts":
+            client.tls_set()
         try:
             client.connect(address.host, address.port, KEEPALIVE_S)
+        except ssl.SSLError as error:
+            raise SinkError(f"{self.spec}: {error.strerror or error}; the certificate must be trusted here, SSL_CERT_FILE=FILE names more") from None
         except (OSError, UnicodeError) as error:
             raise SinkError(f"{self.spec}: {getattr(error, 'strerror', None) or error}; is the broker running?") from None
         client.loop_start()

@@ -17,9 +17,9 @@ DEADLINE_S = 60.0
 
 
 class Broker:
-    """`with Broker(folder) as broker:`; `user` and `password` where it should ask for them."""
+    """`with Broker(folder) as broker:`; `user` and `password` where it should ask for them, `certificate` (and key beside it) for TLS."""
 
-    def __init__(self, folder: Path, user: str | None = None, password: str = "") -> None:
+    def __init__(self, folder: Path, user: str | None = None, password: str = "", certificate: Path | None = None) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         lines = [f"listener {self.port} 127.0.0.1", "persistence false", f"allow_anonymous {'true' if user is None else 'false'}"]
@@ -27,6 +27,8 @@ class Broker:
             passwords = folder / "passwords"
             subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), user, password], check=True, capture_output=True)
             lines.append(f"password_file {passwords}")
+        if certificate is not None:
+            lines += [f"certfile {certificate}", f"keyfile {certificate.with_suffix('.key')}"]
         self._log = folder / "mosquitto.log"
         lines += [
             f"log_dest file {self._log}",
@@ -74,6 +76,13 @@ class Broker:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def make_certificate(path: Path) -> Path:
+    """A certificate of 127.0.0.1 that only trusts itself; its key is beside it."""
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(["openssl", *words.split(), "-keyout", str(path.with_suffix(".key")), "-out", str(path)], check=True, capture_output=True)
+    return path
 
 
 class Listener:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 import socket
+import threading
 from pathlib import Path
 
 import pytest
-from broker import MOSQUITTO, NEEDS, Broker, Listener
+from broker import MOSQUITTO, NEEDS, Broker, Listener, make_certificate
 from estimates import FULL_HELLO, LIVE, NOTICE, STATUS, at
 from test_sink_queue import DEADLINE_S, until
 
+from sage_edge.runtime.errors import SinkError
 from sage_edge.runtime.sinks import open_sink
 from sage_edge.runtime.sinks.mqtt import MqttSink
 from sage_edge.runtime.sinks.queued import Queued
@@ -112,14 +116,14 @@ def test_a_broker_that_restarts_gets_the_hello_and_every_estimate(tmp_path: Path
 def test_a_broker_that_hangs_fails_and_one_that_goes_on_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sage_edge.runtime.sinks.mqtt.SEND_S", 0.2)
     monkeypatch.setattr("sage_edge.runtime.sinks.mqtt.CONNECT_S", 0.2)
-    big = dataclasses.replace(LIVE, trail=((1, 0.125, 0.25),) * 60_000)
+    big = dataclasses.replace(NOTICE, detail="x" * 1_000_000)  # more than the kernel takes for a broker that reads nothing
     with Broker(tmp_path) as broker:
         queued = publishing(broker)
         queued.write(at(0))
         assert queued.flush(DEADLINE_S)
         broker.freeze(True)
-        for index in range(1, 11):
-            queued.write(dataclasses.replace(big, t_ns=index))
+        for _ in range(10):
+            queued.notice(big)
         until(lambda: queued.state == "failed")
         monkeypatch.undo()
         broker.freeze(False)
@@ -148,6 +152,38 @@ def test_a_broker_that_asks_for_a_password(tmp_path: Path) -> None:
             right.write(at(1))
             until(lambda: stamps(listener) == [1])
         right.close()
+
+
+def test_tries_in_vain_leave_nothing_open(tmp_path: Path) -> None:
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    with Broker(tmp_path, "me", "right") as broker:
+        down, refusing = open_sink("mqtt://127.0.0.1:1/x"), open_sink(f"mqtt://me:wrong@127.0.0.1:{broker.port}/x")
+        before = held()
+        for _ in range(10):
+            for sink in (down, refusing):
+                with pytest.raises(SinkError):
+                    sink.start(FULL_HELLO)
+        assert held() == before
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl: apt-get install openssl")
+def test_an_encrypted_connection_needs_a_certificate_that_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = make_certificate(tmp_path / "broker.pem")
+    with Broker(tmp_path, certificate=certificate) as broker:
+        spec = f"mqtts://127.0.0.1:{broker.port}/home/desk"
+        queued = Queued(open_sink(spec), **QUICK)  # type: ignore[arg-type]
+        queued.start(FULL_HELLO)
+        queued.write(LIVE)
+        until(lambda: queued.state == "failed")
+        assert "certificate verify failed" in queued.notices()[0].detail
+        assert broker.received("home/desk/estimate") == 0
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert queued.flush(DEADLINE_S)
+        until(lambda: broker.received("home/desk/estimate") == 1)
+        queued.close()
+    assert queued.spec == spec
 
 
 def test_a_port_that_is_no_broker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

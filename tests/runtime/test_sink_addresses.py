@@ -23,6 +23,7 @@ from sage_edge.runtime.sinks.address import Address
         ("ws://0.0.0.0:8765?token=a%2Fb+c", Address("ws", "0.0.0.0", 8765, token="a/b+c"), "ws://0.0.0.0:8765"),
         ("prometheus://localhost:9100", Address("prometheus", "localhost", 9100), "prometheus://localhost:9100"),
         ("mqtt://broker/room/1/", Address("mqtt", "broker", 1883, "room/1"), "mqtt://broker:1883/room/1"),
+        ("mqtts://broker/room", Address("mqtts", "broker", 8883, "room"), "mqtts://broker:8883/room"),
         (
             "mqtt://me:p%40ss:word@broker:1884/a%20b",
             Address("mqtt", "broker", 1884, "a b", "me", "p@ss:word"),
@@ -106,7 +107,7 @@ def test_no_address_shows_its_secrets() -> None:
     assert SECRET not in open_sink(f"mqtt://me:{SECRET}@broker/x").spec
 
 
-@given(st.sampled_from(["ws", "mqtt", "prometheus"]), st.text(max_size=40))
+@given(st.sampled_from(["ws", "mqtt", "mqtts", "prometheus"]), st.text(max_size=40))
 def test_any_text_is_an_address_or_one_line(scheme: str, rest: str) -> None:
     with contextlib.suppress(UsageError):
         address = Address.parse(f"{scheme}:{rest}")
