@@ -24,7 +24,8 @@ _BUFFERS = 2  # a hint: drivers take what they need
 _FAILURES = 30  # so many frames in a row that cannot be read: it is gone
 _LATE_NS = 1_000_000_000  # a stamp of the driver's is believed when it is at most so old
 _RATE_TOLERANCE = 0.05
-_RAW = {"YUYV": "yuyv", "NV12": "nv12"}
+_RAW = {"YUYV": "yuyv", "NV12": "nv12", "MJPG": "jpeg", "JPEG": "jpeg"}
+"""Formats that OpenCV is to leave alone. It would give the picture before once more for a JPEG that it cannot decode, and not say so."""
 
 
 class V4l2Reader:
@@ -56,7 +57,10 @@ class V4l2Reader:
 
     def read(self) -> FrameEvent | None:
         """See `Reader`."""
-        ok, pixels = self._device.read()
+        try:
+            ok, pixels = self._device.read()
+        except self._cv2.error:
+            ok, pixels = False, None
         now_ns = self._clock.now_ns()
         if not ok or pixels is None or not pixels.size:
             if not os.path.exists(self._path):
@@ -106,8 +110,11 @@ class V4l2Reader:
         return t_ns if 0 <= now_ns - t_ns < _LATE_NS else now_ns
 
     def _event(self, t_ns: int, pixels: NDArray[np.uint8]) -> FrameEvent | None:
-        """None for pixels that are not what was granted."""
+        """None for what cannot be decoded, and for pixels that are not what was granted."""
         width, height = self.granted["width"], self.granted["height"]
+        if self._format == "jpeg":
+            picture = self._cv2.imdecode(pixels.reshape(-1), self._cv2.IMREAD_COLOR)
+            return None if picture is None else FrameEvent(t_ns, picture, "bgr")
         if self._format == "bgr":
             return FrameEvent(t_ns, pixels, "bgr") if pixels.ndim == 3 and pixels.shape[2] == 3 else None
         shape = (height, width, 2) if self._format == "yuyv" else (height * 3 // 2, width)

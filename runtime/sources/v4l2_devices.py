@@ -71,7 +71,7 @@ def video_devices(dev: Path = Path("/dev")) -> list[VideoDevice]:
 
 
 def problem_of(path: str) -> str | None:
-    """Why the device cannot be opened now, and what to do: one line without its name; None when it can."""
+    """Why the device cannot be opened now, and what to do, without its name; None when it can."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     except PermissionError:
@@ -81,6 +81,8 @@ def problem_of(path: str) -> str | None:
             return _busy(path)
         return f"{os.strerror(error.errno or 0).lower()}; plug it in again"
     try:
+        if not _captures(fd):
+            return "it gives no pictures (a metadata node, or no camera); 'sage-edge devices' lists what does"
         fcntl.ioctl(fd, _REQBUFS, _BUFFERS.pack(0, _CAPTURE, _MMAP, 0, 0))
     except OSError as error:
         return _busy(path) if error.errno == errno.EBUSY else None
@@ -118,15 +120,27 @@ def _look(path: str, stable: str) -> VideoDevice | None:
     except OSError:
         return VideoDevice(f"v4l2://{stable}", path, "unknown", "unknown", (), problem_of(path))
     try:
-        driver, card, _, _, capabilities, own = _CAPABILITY.unpack(fcntl.ioctl(fd, _QUERYCAP, bytes(_CAPABILITY.size)))
-        if not (own if capabilities & _HAS_OWN_CAPABILITIES else capabilities) & _IS_CAPTURE:
+        if not _captures(fd):
             return None
+        driver, card, *_ = _capability(fd)
         modes = tuple(_modes(fd))
-    except OSError:
-        return None
     finally:
         os.close(fd)
     return VideoDevice(f"v4l2://{stable}", path, _text(card), _text(driver), modes, problem_of(path))
+
+
+def _capability(fd: int) -> tuple[bytes, bytes, bytes, int, int, int]:
+    """Driver, card, bus, version, capabilities of all nodes of the device, of this one. Raises OSError for what is no video device."""
+    return _CAPABILITY.unpack(fcntl.ioctl(fd, _QUERYCAP, bytes(_CAPABILITY.size)))
+
+
+def _captures(fd: int) -> bool:
+    """Whether this node gives pictures."""
+    try:
+        *_, capabilities, own = _capability(fd)
+    except OSError:
+        return False
+    return bool((own if capabilities & _HAS_OWN_CAPABILITIES else capabilities) & _IS_CAPTURE)
 
 
 def _modes(fd: int) -> Iterator[Mode]:

@@ -46,7 +46,8 @@ def number_of(frame: FrameEvent) -> int:
     return sum(int(luma[side // 2, bit * side + side // 2] > 128) << bit for bit in range(BITS))
 
 
-def _jpeg(picture: NDArray[np.uint8]) -> bytes:
+def jpeg(picture: NDArray[np.uint8]) -> bytes:
+    """`picture` as a camera sends it."""
     return bytes(cv2.imencode(".jpg", picture)[1].tobytes())
 
 
@@ -106,14 +107,14 @@ class MjpegServer:
             key = (self.sent % 256, self.size)
         if key not in self._pictures:
             width, height = self.size
-            self._pictures[key] = _jpeg(np.zeros((height, width, 3), np.uint8) if key[0] < 0 else numbered(key[0], width, height))
+            self._pictures[key] = jpeg(np.zeros((height, width, 3), np.uint8) if key[0] < 0 else numbered(key[0], width, height))
         return self._pictures[key]
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         if request.path == "/page":
             return _whole(request, 200, "text/html", b"<html><body>a camera's page</body></html>")
         if request.path == "/one.jpg":
-            return _whole(request, 200, "image/jpeg", _jpeg(numbered(1)))
+            return _whole(request, 200, "image/jpeg", jpeg(numbered(1)))
         if request.path.startswith("/secret") and "Authorization" not in request.headers:
             return _whole(request, 401, "text/plain", b"no")
         if not request.path.startswith(("/cam.mjpg", "/secret")):
@@ -124,9 +125,9 @@ class MjpegServer:
         try:
             while self._running.is_set():
                 if self.mode != "silent":
-                    jpeg = self._picture()
-                    head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
-                    request.wfile.write(head + jpeg + b"\r\n")
+                    picture = self._picture()
+                    head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture)
+                    request.wfile.write(head + picture + b"\r\n")
                 time.sleep(1 / self.rate_hz)
         except OSError:
             pass
