@@ -68,10 +68,8 @@ def test_the_package_holds_the_library_its_header_and_no_more(prefix: Path) -> N
     found = {path.relative_to(prefix).as_posix() for path in prefix.rglob("*") if path.is_file() and not path.is_symlink()}
     libraries = {name for name in found if ".so" in name or ".dylib" in name}
     assert len(libraries) == 1
-    about = {
-        f"lib/here/cmake/sage/{name}" for name in ("sageConfig.cmake", "sageConfigVersion.cmake", "sageTargets.cmake", "sageTargets-release.cmake")
-    }
-    assert found - libraries == {"include/sage.h", "lib/here/pkgconfig/sage.pc", *(f"lib/here/cmake/sage/{name}" for name in about)}
+    about = [f"lib/here/cmake/sage/sage{name}.cmake" for name in ("Config", "ConfigVersion", "Targets", "Targets-release")]
+    assert found - libraries == {"include/sage.h", "lib/here/pkgconfig/sage.pc", *about}
     assert not any(str(prefix.parent) in (prefix / name).read_text() for name in found - libraries), "a path of the place it was built at"
 
 
