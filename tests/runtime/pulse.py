@@ -48,7 +48,9 @@ class Pipe:
         spec = ("format=s16le", f"rate={rate_hz}", f"channels={channels}", f"source_properties=device.description={description or name}")
         self.module = server.load("module-pipe-source", f"source_name={name}", f"file={self.fifo}", *spec)
         command = (sys.executable, __file__, str(self.fifo), str(rate_hz), str(channels))
-        self._feeder = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+        self._feeder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._feeder.stdout is not None
+        assert self._feeder.stdout.readline() == "feeding\n"
 
     def play(self, samples: NDArray[np.int16]) -> None:
         """Send `samples`, int16 [n] or [n, channels], after the silence that is going on; returns at once."""
@@ -70,8 +72,9 @@ class Pipe:
         if self._feeder.poll() is None:
             self._feeder.kill()
         self._feeder.wait()
-        if self._feeder.stdin is not None:
-            self._feeder.stdin.close()
+        for end in (self._feeder.stdin, self._feeder.stdout):
+            if end is not None:
+                end.close()
 
     def __enter__(self) -> Pipe:
         return self
@@ -153,6 +156,8 @@ def _feed(fifo: str, rate_hz: int, channels: int) -> None:
     out = os.open(fifo, os.O_WRONLY)
     piece = round(rate_hz * _PIECE_S)
     silence, rest = np.zeros(piece * channels, "<i2"), np.zeros(0, "<i2")
+    os.write(out, silence.tobytes())
+    print("feeding", flush=True)
     begin_s, written = time.monotonic(), 0
     while True:
         if not len(rest) and not files.empty():

@@ -187,6 +187,25 @@ def test_a_microphone_that_falls_silent_stalls_is_given_up_and_comes_back(server
 
 
 @pytest.mark.slow
+def test_a_short_break_is_a_gap_in_the_stamps_and_no_reason_to_open_it_again(server: PulseServer) -> None:
+    with server.microphone("pipemic", 16_000) as pipe:
+        microphone = opened("mic:pipemic")
+        ear = Listener(microphone)
+        ear.until("live")
+        ear.hears(1.0)
+        pipe.pause(True)
+        begin_s = time.monotonic()
+        wait_for(lambda: (ear.listen() or True) and time.monotonic() > begin_s + 0.7, "time stands still")
+        pipe.pause(False)
+        wait_for(lambda: (ear.listen() or True) and ear.gaps_ms(), "the break was never found")
+        microphone.close()
+        (gap_ms,) = ear.gaps_ms()
+        assert gap_ms > 500
+        assert microphone.counts.overruns == 1
+        assert microphone.counts.reopened == 0
+
+
+@pytest.mark.slow
 def test_another_microphone_never_takes_the_place_of_the_one_that_was_named(server: PulseServer) -> None:
     with server.microphone("other", 16_000), server.microphone("wanted", 16_000) as pipe:
         microphone = opened("mic:wanted")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from pulse import MISSING, NEEDED, PulseServer
 
+from sage_edge.runtime import checkup
 from sage_edge.runtime.clock import MonotonicClock
 from sage_edge.runtime.errors import SageError, SourceError
 from sage_edge.runtime.sources.microphone import open_microphone
@@ -103,6 +104,16 @@ def test_what_no_server_here_refuses_is_one_line_too(code: int, reason: str, sai
     assert said in line
     assert "'Mic'" in line
     assert ";" in line
+
+
+def test_doctor_hears_the_default_microphone_and_says_when_it_gives_nothing(server: PulseServer) -> None:
+    assert checkup._microphone().startswith("'Headset_H1' gives sound at 48000 Hz")
+    server.pactl("suspend-source", "headset", "1")
+    try:
+        with pytest.raises(SourceError, match="opens but gives no sound"):
+            checkup._microphone()
+    finally:
+        server.pactl("suspend-source", "headset", "0")
 
 
 def test_nothing_but_the_one_line_is_printed_when_there_is_no_sound_server() -> None:
