@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ..ticks import NS_PER_S
 
-_SAMPLES = 1024  # bytes of a picture that are compared first
+_LOOK_NS = 100_000_000  # frames that follow closer are not looked at, but for their size
+_LINES, _LINE = 32, 64  # what is compared first: so many stretches of so many bytes; a whole picture only when those are the same
 _BLACK_RGB, _BLACK_LUMA = 12, 28  # levels, of 255; luma of limited range begins at 16
 _PERIOD_SHARE = 0.1  # of one interval in the running mean
 
@@ -45,6 +46,8 @@ class Watch:
         self._pixels: NDArray[np.uint8] | None = None
         self._sample = b""
         self._black = False
+        self._new = True
+        self._looked_ns = 0
         self.opened(0, None)
 
     def opened(self, t_ns: int, rate_hz: float | None) -> None:
@@ -54,28 +57,31 @@ class Watch:
         self._opened_ns = self._new_ns = self._lit_ns = t_ns
 
     def frame(self, t_ns: int, pixels: NDArray[np.uint8], format: str) -> bool:
-        """A frame came: is it another picture than the one before, or black? Also the first of an opening is compared with the last one of the
-        opening before.
+        """A frame came: is it another picture than the last one looked at, or black? Also the first of an opening is compared with the last one
+        of the opening before; later ones are looked at ten times a second.
 
         `pixels` uint8 in `format` as in `FrameEvent`; they are kept until the next frame and must stay as they are.
         """
+        first = self._frame_ns is None
         if self._frame_ns is None:
             self._new_ns = self._lit_ns = t_ns
         else:
             self._period_s += _PERIOD_SHARE * ((t_ns - self._frame_ns) / NS_PER_S - self._period_s)
         self._frame_ns = t_ns
+        self._note_size(pixels, format)
+        if first or t_ns - self._looked_ns >= _LOOK_NS:
+            self._look(t_ns, pixels, format)
+        return self._new
+
+    def _look(self, t_ns: int, pixels: NDArray[np.uint8], format: str) -> None:
+        self._looked_ns = t_ns
         sample, black = _sample(pixels, format)
         before = self._pixels
-        new = black or before is None or sample != self._sample or pixels.shape != before.shape or not np.array_equal(pixels, before)
-        if new:
+        self._new = black or before is None or sample != self._sample or pixels.shape != before.shape or not np.array_equal(pixels, before)
+        if self._new:
             self._new_ns = t_ns
         self._pixels, self._sample = pixels, sample
         self._note_black(t_ns, black)
-        height, width = (pixels.shape[0] * 2 // 3 if format == "nv12" else pixels.shape[0]), pixels.shape[1]
-        if self._size is not None and self._size != (width, height):
-            self._changes.append(f"its pictures are {width} x {height} now, were {self._size[0]} x {self._size[1]}")
-        self._size = width, height
-        return new
 
     def overdue(self, t_ns: int) -> str | None:
         """Why it should be opened again at `t_ns`; None while all is well."""
@@ -96,6 +102,12 @@ class Watch:
         changes, self._changes = self._changes, []
         return changes
 
+    def _note_size(self, pixels: NDArray[np.uint8], format: str) -> None:
+        height, width = (pixels.shape[0] * 2 // 3 if format == "nv12" else pixels.shape[0]), pixels.shape[1]
+        if self._size is not None and self._size != (width, height):
+            self._changes.append(f"its pictures are {width} x {height} now, were {self._size[0]} x {self._size[1]}")
+        self._size = width, height
+
     def _note_black(self, t_ns: int, black: bool) -> None:
         if not black:
             self._lit_ns = t_ns
@@ -108,9 +120,12 @@ class Watch:
 
 
 def _sample(pixels: NDArray[np.uint8], format: str) -> tuple[bytes, bool]:
-    """About `_SAMPLES` bytes from all over the picture, and whether they are all black."""
-    luma = format in ("nv12", "yuyv")
-    plane = pixels[..., 0] if format == "yuyv" else pixels[: pixels.shape[0] * 2 // 3] if format == "nv12" else pixels
-    flat = plane.reshape(-1) if plane.flags.c_contiguous else plane[:: max(1, plane.shape[0] // 32)].reshape(-1)
-    few = flat[:: max(1, flat.size // _SAMPLES) | 1]
-    return few.tobytes(), bool(few.size) and int(few.max()) <= (_BLACK_LUMA if luma else _BLACK_RGB)
+    """Some bytes from all over the picture, and whether they are all black."""
+    flat = pixels.reshape(-1)
+    if format == "nv12":
+        flat = flat[: flat.size * 2 // 3]
+    step = flat.size // _LINES & ~1
+    start = step // 3 & ~1
+    few = flat[: _LINES * step].reshape(_LINES, step)[:, start : start + _LINE]
+    luma = few[:, ::2] if format == "yuyv" else few
+    return few.tobytes(), bool(luma.size) and int(luma.max()) <= (_BLACK_RGB if format in ("rgb", "bgr") else _BLACK_LUMA)
