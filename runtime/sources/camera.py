@@ -26,7 +26,7 @@ from .watch import Limits, Watch
 if TYPE_CHECKING:
     from ..clock import Clock
 
-_NAP_S = 0.2  # how often the keeper looks
+_NAP_S = 0.5  # how often the keeper looks, at least
 _LET_GO_S = 0.5  # how long a reader is waited for before its thread is left behind
 _HUNG_MOST = 4  # threads left behind before nothing is opened any more
 _STEADY_S = 10.0  # live for so long: the next fault is a new one
@@ -189,7 +189,7 @@ class LiveCamera:
     def _attend(self, opening: _Opening) -> str | None:
         """Wait until `opening` fails or is overdue; why it is overdue."""
         while not self._closing:
-            self._wake.wait(_NAP_S)
+            self._wake.wait(min(_NAP_S, self._limits.stall_s / 4))
             self._wake.clear()
             with self._lock:
                 if opening.error is not None:
