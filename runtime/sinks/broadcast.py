@@ -23,6 +23,7 @@ import ipaddress
 import logging
 import socket
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ NEWEST_ONLY = ("status", "picture", "pulse")
 DEPTH = 64
 MAX_READERS = 32
 PULSE_S = 1.0
+OPEN_S = 10.0
+"""How long one that connects has to say what it wants."""
 CLOSE_S = 1.0
 """How long a reader has to answer when its connection is closed."""
 SEND_BUFFER_BYTES = 65_536
@@ -165,7 +168,15 @@ class Broadcast:
             loop.close()
 
     async def _serve(self, listener: socket.socket, closing: asyncio.Event) -> None:
-        from websockets.asyncio.server import serve
+        from websockets.asyncio.server import ServerConnection, serve
+        from websockets.protocol import State
+
+        seen: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
+
+        class Noted(ServerConnection):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                super().connection_made(transport)
+                seen.add(self)
 
         quiet = logging.getLogger("sage_edge.broadcast")
         if not quiet.handlers:
@@ -175,7 +186,9 @@ class Broadcast:
             self._welcome,
             sock=listener,
             process_request=self._answer,
+            create_connection=Noted,
             compression=None,
+            open_timeout=OPEN_S,
             close_timeout=CLOSE_S,
             max_size=1024,
             server_header=None,
@@ -186,10 +199,13 @@ class Broadcast:
             await closing.wait()
         finally:
             pulse.cancel()
+            for connection in list(seen):
+                if connection.protocol.state is State.CONNECTING:  # browsers connect ahead of need, and then ask for nothing
+                    connection.transport.abort()
             server.close()
             ended = asyncio.create_task(server.wait_closed())
             await asyncio.wait([ended], timeout=CLOSE_S)
-            for connection in list(self._readers):  # one whose reader has stopped waits for room even to say goodbye
+            for connection in list(seen):  # one that has stopped reading has no room even for a goodbye
                 connection.transport.abort()
             await ended
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -100,6 +102,33 @@ def past(page: Any, stream: Stream, seconds: float, now_ns: int | None = None, a
         for estimate in stream.hop(t_ns, away=away[1] < ago_s < away[0]):
             page.write(estimate)
     return now_ns
+
+
+def soon() -> int:
+    """A minute from now: estimates up to then do not grow old while a test looks at them, however slow the machine is."""
+    return time.monotonic_ns() + 60 * NS_PER_S
+
+
+@contextlib.contextmanager
+def running(page: Any, stream: Stream, t_ns: int | None = None) -> Iterator[None]:
+    """Write a hop every half second, from now on or with stamps from `t_ns` on."""
+    ended, begun_ns = threading.Event(), time.monotonic_ns()
+
+    def write() -> None:
+        while True:
+            past_ns = time.monotonic_ns() - begun_ns
+            for estimate in stream.hop((begun_ns if t_ns is None else t_ns) + past_ns):
+                page.write(estimate)
+            if ended.wait(HOP_NS / NS_PER_S):
+                return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        writer.join()
 
 
 NOTICES = (

@@ -127,6 +127,23 @@ def test_a_reader_that_stops_loses_the_oldest_and_holds_up_nobody(serve: Callabl
         until(lambda: broadcast.counts().sent + counts.dropped + DEPTH >= 2 * count - 1, "sent, dropped, waiting, or the one in its hands")
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that would wait an hour for a handshake, and little for a goodbye."""
+    monkeypatch.setattr("sage_edge.runtime.sinks.broadcast.OPEN_S", 3600.0)
+    monkeypatch.setattr("sage_edge.runtime.sinks.broadcast.CLOSE_S", 0.05)
+
+
+def close_at_once(broadcast: Broadcast) -> None:
+    closer = threading.Thread(target=broadcast.close)
+    closer.start()
+    closer.join(PATIENCE_S)
+    assert not closer.is_alive(), "close hangs"
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", broadcast.port))
+
+
+@pytest.mark.usefixtures("patient")
 def test_closing_does_not_wait_for_a_reader_that_stopped(serve: Callable[..., Broadcast]) -> None:
     broadcast = serve()
     with stalled(broadcast):
@@ -134,9 +151,15 @@ def test_closing_does_not_wait_for_a_reader_that_stopped(serve: Callable[..., Br
         for _ in range(300):
             broadcast.publish("x" * 8000, "estimate")
         until(lambda: broadcast.counts().dropped, "the reader is behind")
-        broadcast.close()
-        with pytest.raises(OSError, match="refused"):
-            socket.create_connection(("127.0.0.1", broadcast.port))
+        close_at_once(broadcast)
+
+
+@pytest.mark.usefixtures("patient")
+def test_closing_does_not_wait_for_one_that_connects_and_asks_for_nothing(serve: Callable[..., Broadcast]) -> None:
+    broadcast = serve()
+    with socket.create_connection(("127.0.0.1", broadcast.port)):  # as browsers do, ahead of need
+        assert get(broadcast)[0] == 426
+        close_at_once(broadcast)
 
 
 def test_of_status_and_pictures_only_the_newest_waits(serve: Callable[..., Broadcast]) -> None:
