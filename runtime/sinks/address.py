@@ -46,7 +46,7 @@ class Address:
             host, port = parts.hostname, parts.port
         except ValueError:
             raise UsageError(f"sink {shown!r} is no address; write {form}, the port from 1 to 65535") from None
-        if not spec.startswith(f"{scheme}://") or not host or re.search(r"\s", host) or parts.fragment:
+        if not spec.startswith(f"{scheme}://") or not host or " " in host or "#" in spec or not spec.isprintable():
             raise UsageError(f"sink {shown!r} is no address; write {form}")
         if scheme in MQTT_PORTS:
             if parts.query:
@@ -65,7 +65,7 @@ class Address:
 
 def without_secrets(text: str) -> str:
     """`text` with everything between // and the last @, and behind token=, starred out."""
-    return re.sub(r"(token=)[^&#\s]*", r"\1***", re.sub(r"//.*@", "//***@", text))
+    return re.sub(r"(token=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", text, flags=re.DOTALL))
 
 
 def check_free(address: Address) -> None:
@@ -86,7 +86,14 @@ def _joined(host: str, port: int) -> str:
 
 def _topic(shown: str, path: str) -> str:
     topic = path.strip("/")
-    if not topic or "//" in topic or re.search(r"[+#\0]", topic) or topic.startswith("$") or len(topic.encode()) > _TOPIC_BYTES:
+    if (
+        not topic
+        or "//" in topic
+        or re.search(r"[+#]", topic)
+        or not topic.isprintable()
+        or topic.startswith("$")
+        or len(topic.encode()) > _TOPIC_BYTES
+    ):
         raise UsageError(f"sink {shown!r} names no topic that can be published; write mqtt://HOST/TOPIC, without + and #")
     return topic
 

@@ -59,6 +59,9 @@ def test_forms(spec: str, expected: Address, shown: str) -> None:
         ("mqtt://broker/a/+/b", "without + and #"),
         ("mqtt://broker/a#b", "is no address"),
         ("mqtt://broker/$SYS/a", "names no topic"),
+        ("mqtt://broker/a%0Ab", "names no topic"),
+        ("mqtt://broker/a\nb", "is no address"),
+        ("ws://127.0.0.1:80\n80", "is no address"),
         ("mqtt://broker/a?qos=1", "takes nothing behind its topic"),
         ("mqt://broker/a", "did you mean mqtt://"),
         ("wss://127.0.0.1:80", "did you mean ws://"),
@@ -92,6 +95,10 @@ SECRET = "hunter2hunter2"
         f"wx://h:1?token={SECRET}",
         f"ws://[h:1?token={SECRET}",
         f"ws://h:1?token={SECRET}&x",
+        f"ws://h:1?token=a#{SECRET}",
+        f"ws://h:1?token=a {SECRET}\n",
+        f"mqtt://me:a\n{SECRET}@broker/x",
+        f"mqtt://me:a/{SECRET}@broker/x#",
     ],
 )
 def test_no_error_tells_a_secret(spec: str) -> None:
@@ -112,6 +119,7 @@ def test_any_text_is_an_address_or_one_line(scheme: str, rest: str) -> None:
     with contextlib.suppress(UsageError):
         address = Address.parse(f"{scheme}:{rest}")
         assert address.host
+        assert len(str(address).splitlines()) == 1
         assert 0 <= address.port <= 65_535
 
 
