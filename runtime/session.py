@@ -382,7 +382,7 @@ def _check_hop(hop: object, window: int) -> None:
 
 def _finding(finder: Any, follow: str) -> Callable[[NDArray[np.uint8], str, int], Sequence[FoundFace]]:
     """What gives the faces of a frame that are to be read, largest first."""
-    if follow == "all":
+    if follow == "all" and hasattr(finder, "find_all"):
         every: Callable[[NDArray[np.uint8], str, int], Sequence[FoundFace]] = finder.find_all
         return every
 
@@ -399,7 +399,8 @@ def _most_faces(follow: str, most: int, finder: object) -> int:
         raise UsageError(f"follow is {follow!r}, must be one of {', '.join(FOLLOW)}")
     if isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MOST_FACES:
         raise UsageError(f"most_faces is {most!r}, must be a whole number from 1 to {MOST_FACES}")
-    needs = "find" if follow == "largest" else "find_all"
-    if finder is not None and not hasattr(finder, needs):
-        raise UsageError(f"follow={follow!r} needs a finder with {needs}, {type(finder).__name__} has none; see runtime/finders.py")
-    return most if follow == "all" else 1
+    most = most if follow == "all" else 1
+    needs = ("find",) if follow == "largest" else ("find_all",) if most > 1 else ("find_all", "find")
+    if finder is not None and not any(hasattr(finder, name) for name in needs):
+        raise UsageError(f"follow={follow!r} needs a finder with {needs[0]}, {type(finder).__name__} has none; see runtime/finders.py")
+    return most

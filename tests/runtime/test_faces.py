@@ -12,6 +12,8 @@ from moving_face import Person, Room, Spot, path_of
 
 from sage_edge.runtime.errors import UsageError
 from sage_edge.runtime.faces import MARGIN, FaceBox, FaceFinder
+from sage_edge.runtime.following import Square
+from sage_edge.runtime.view import View
 
 FRAME_NS = 33_333_333
 
@@ -186,6 +188,28 @@ def test_slow_cameras_and_another_size(person: Person) -> None:
     changed = finder.find(large.shot(0, [(person, Spot(640, 360, 180))]), "rgb", 2_000_000_000)
     assert changed is not None
     assert middle(changed) == pytest.approx((640, 360), abs=40)
+
+
+def test_a_template_that_shows_nothing_moves_no_track() -> None:
+    """Nothing correlates with it, or everything does: the place stays, and the detector is asked at once."""
+    square, asked = Square(100.0, 100.0, 80.0, 1.0), []
+
+    class Everywhere:
+        def search(self, view: View, turn: int) -> list[Square]:
+            return [square]
+
+        study = search
+
+        def confirm(self, view: View, face: Square) -> list[Square]:
+            asked.append(face)
+            return [face]
+
+    picture = np.full((200, 200, 3), 250, np.uint8)
+    cv2.rectangle(picture, (55, 55), (145, 145), (10, 10, 10), 3)
+    finder = FaceFinder(0.0, Everywhere())
+    found = [finder.find(picture, "rgb", i * FRAME_NS) for i in range(10)]
+    assert {face.box for face in found if face} == {(60.0, 60.0, 80.0, 80.0)}
+    assert len(asked) == 9
 
 
 def test_what_cannot_be_searched(room: Room) -> None:
