@@ -74,7 +74,7 @@ def microphones() -> list[Device]:
     if server is not None:
         sources = [source for source in pulse_sources() if not source.monitor]
         if any(source.default for source in sources):
-            found = [replace(device, default=False) for device in found]
+            found = [replace(device, default=False) for device in found if device.name != "default"]  # one and the same
         found += [
             Device(source.description, PULSE, source.rate_hz, min(source.channels, 2), source.default, server.index, source.name)
             for source in sources
@@ -233,4 +233,5 @@ def _reason(sd: Any, code: int) -> str:
 
 
 def _names(devices: list[Device]) -> str:
-    return ", ".join(dict.fromkeys(repr(device.source or device.name) for device in devices))
+    alike = len({device.name for device in devices}) < len(devices)
+    return ", ".join(repr(device.source if alike and device.source else device.name) for device in devices)

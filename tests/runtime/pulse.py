@@ -9,6 +9,7 @@ A pipe is written in real time by another process, so that holding this interpre
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -172,5 +173,5 @@ def _feed(fifo: str, rate_hz: int, channels: int) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    _feed(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    with contextlib.suppress(BrokenPipeError):  # the source is gone
+        _feed(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -69,13 +69,23 @@ def test_a_whole_name_goes_before_a_part_of_one(server: PulseServer) -> None:
 def test_an_unknown_name_lists_what_there_is(server: PulseServer) -> None:
     line = refused("mic:jabra")
     assert "no microphone is called 'jabra'" in line
-    assert all(repr(name) in line for name in ("headset", "webcam1", "webcam2", "pulse"))
+    assert all(repr(name) in line for name in ("Headset_H1", "Webcam_1", "Webcam_2", "pulse"))
 
 
 def test_an_ambiguous_name_lists_the_matches(server: PulseServer) -> None:
     line = refused("mic:webcam")
-    assert "'webcam' is part of 2 names: 'webcam1', 'webcam2'" in line
-    assert "headset" not in line
+    assert "'webcam' is part of 2 names: 'Webcam_1', 'Webcam_2'" in line
+    assert "Headset" not in line
+
+
+def test_microphones_of_one_name_are_told_apart_by_the_servers_own(server: PulseServer) -> None:
+    twin = server.microphone("twin", 16_000, description="Webcam_2")
+    try:
+        assert "is part of 2 names: 'twin', 'webcam2';" in refused("mic:Webcam_2")
+        assert find_microphone("twin").source == "twin"
+    finally:
+        twin.unplug()
+        server.pactl("set-default-source", "headset")
 
 
 def test_a_rate_that_it_does_not_have_names_its_own(server: PulseServer) -> None:
