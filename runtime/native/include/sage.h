@@ -84,17 +84,17 @@ SAGE_API int64_t sage_ring_written(const sage_ring *ring);
  *
  * When was sample k recorded? A device counts samples by a clock of its own, and what it recorded arrives late: by nothing
  * now and then, by some milliseconds mostly, by half a second in bursts; never early. So a straight line is fitted under the
- * arrivals: below all of them, as near to them as it can be, over the last 64 seconds. (That line is the edge of their lower
- * convex hull over their mean; Moon, Skelly and Towsley, "Estimation and removal of clock skew from network delay
- * measurements", 1999.) Its time is the true one plus the least delay of the device, which nothing here can know.
+ * arrivals: below all of them and as near to them as it can be (Moon, Skelly and Towsley, "Estimation and removal of clock
+ * skew from network delay measurements", 1999). Its height comes from the last half minute, its slope from up to 17 minutes,
+ * and as long as the delays are too coarse to tell, from what is known of crystals. Its time is the true one plus the least
+ * delay of the device, which nothing here can know; a delay that changes for good is followed within a minute.
  *
- * The line bends twice a second, but has no step after its first half second. It begins anew, a reset, when arrivals jump:
- * when one comes more than 20 ms before its time, or when all that came for a second were more than 20 ms late (samples were
+ * The line bends twice a second, and has no step after its first half second. It begins anew, a reset, when arrivals jump:
+ * when one comes more than 50 ms before its time, or when all that came for a second were more than 20 ms late (samples were
  * lost). Samples before the jump keep their times, unless a line that was not settled was found to be too late: that one was
- * wrong from its beginning. The rate that was found survives a reset. A delay of the device that falls or grows for good by
- * less than that is no jump: the line follows it within 20 s.
+ * wrong from its beginning. The drift that was found survives a reset.
  *
- * One thread calls _add (the writer); _time and _state may be called by any thread at any time and never wait for the
+ * One thread calls _add (the writer); _time and _read may be called by any thread at any time and never wait for the
  * writer. _create and _destroy must not overlap with anything.
  */
 typedef struct sage_clock sage_clock;
@@ -106,7 +106,7 @@ typedef struct {
     int64_t since;     /* the first sample that the present line holds for; those before it keep the line before it */
     int64_t resets;    /* times that the line began anew */
     int64_t settled;   /* 1 when the line rests on 10 s of arrivals without a reset */
-    int64_t known;     /* 1 when it was settled once: the drift is known */
+    int64_t known;     /* 1 since arrivals said more of the drift than that it is below 60 ppm, as of most crystals */
     int64_t drift_ppb; /* how much faster than rate_hz the samples come, of 10^9 */
 } sage_clock_state;
 

@@ -1,12 +1,14 @@
 /* The sample clock: a line under the arrivals.
  *
- * The writer keeps the least late arrival of every half second, 128 of them, and fits the line to those: below all, and with
- * the least sum of distances, which is the edge of their lower convex hull over the mean of their samples. When the delay of
- * the device falls or grows for good, points from before are forgotten, and the slope is kept: else it would explain the
- * step for a minute. Readers get the
- * line through a latch: the writer fills the copy that nobody was sent to and then turns them over, so a reader begins again
- * only when the writer came round during its few loads. Each field is an atomic, stored with release and loaded with
- * acquire: a reader that got a field of a later turn also sees the turn before it.
+ * Its slope comes from points far apart: the least late arrival of each block, blocks of half a second at first and of eight
+ * in the end, 128 of them. The line below them all with the least sum of distances is the edge of their lower convex hull
+ * over their mean. Real delays are not only jitter but also steps (a sound server that passes on 10 ms at a time sits at one
+ * of two delays for half a minute), and over a short span a step looks like drift; so that slope counts by how far the points
+ * lie above it, against what is known of crystals, or of this one. Its height comes from the last half minute alone.
+ *
+ * Readers get the line through a latch: the writer fills the copy that nobody was sent to and then turns them over, so a
+ * reader begins again only when the writer came round during its few loads. Each field is an atomic, stored with release and
+ * loaded with acquire: a reader that got a field of a later turn also sees the turn before it.
  */
 #include <math.h>
 #include <stdatomic.h>
@@ -15,16 +17,19 @@
 #include "sage.h"
 
 #define SECOND_NS 1000000000
-#define JUMP_NS 20000000
-#define LATE_NS SECOND_NS     /* that everything is late by JUMP_NS before samples count as lost */
-#define STEP_NS 3e6           /* the delay of the device became another: what was before says nothing of the offset */
-#define STEEPEST 1e6          /* ns per second: no crystal is off by more than 1000 ppm */
-#define SLEW_S 2.0            /* in which what is left of a correction falls by e */
-#define SLEW_STEEPEST 1e7     /* ns per second */
+#define EARLY_NS 50000000
+#define LATE_NS 20000000
+#define LOST_NS SECOND_NS     /* that everything is later than LATE_NS before samples count as lost */
+#define STEEPEST 1e6          /* ns per second: no crystal is off by more than 1000 ppm, */
+#define CRYSTALS 6e4          /* most by less than 60, */
+#define SAME_CRYSTAL 2e4      /* and one that was measured changes by less than 20 */
+#define LEAST_SPREAD_NS 5e4
+#define SLEW_S 2.0            /* in which what is left of a correction falls by e, but at most at */
+#define SLEW_STEEPEST 3e6     /* ns per second */
 #define LATEST ((int64_t)1 << 61)
 #define MOST_SECONDS ((int64_t)1 << 31)
 
-enum { POINTS = 128, RECENT = 32, BLOCKS_PER_S = 2, SLOPE_S = 5, KNOWN_SLOPE_S = 30, SETTLED_S = 10 };
+enum { POINTS = 128, RECENT = 64, HALVES_MOST = 16, SLOPE_S = 5, SETTLED_S = 10 };
 
 /* t = t_ns + (n - sample) * period_ns */
 typedef struct {
@@ -55,11 +60,14 @@ struct sage_clock {
     line line, before;          /* the present line, and that of the samples before `since` */
     int64_t since, begun;       /* where the line holds from; where its arrivals begin */
     double slope;               /* ns per second that the samples come later than at the nominal rate */
+    double prior, spread;       /* what the slope is without arrivals, and how far off that may be */
     int64_t resets, known, drift_ppb;
-    point points[POINTS];       /* of whole blocks, oldest first from `oldest` */
-    int32_t oldest, count;
-    int64_t block, least_ns;    /* where the block begins, how late its least late arrival was */
+    int64_t half, least_ns;     /* where this half second begins, how late its least late arrival was */
     point least;
+    point recent[RECENT];       /* least of each half second, in a circle */
+    int64_t halves;             /* since the line began */
+    point points[POINTS], wide; /* least of each block, oldest first; that of the block that is going on */
+    int32_t count, wide_halves, block_halves;
     int64_t late_since, late_sample, late_least_ns; /* of the arrivals that are all late; late_sample < 0: the newest was not */
     point late_least;
 
@@ -111,12 +119,23 @@ static void show(sage_clock *clock) {
 /* A new line through an arrival, at the rate that is known. */
 static void begin(sage_clock *clock, point through, int64_t sample) {
     clock->line = (line){through.sample, through.offset_ns + nominal_ns(clock, through.sample), period_ns(clock, clock->slope)};
-    clock->begun = clock->block = sample;
-    clock->count = clock->oldest = 0;
+    clock->begun = clock->half = sample;
+    clock->prior = clock->slope;
+    clock->spread = clock->known ? SAME_CRYSTAL : CRYSTALS;
+    clock->halves = 0;
+    clock->count = clock->wide_halves = 0;
+    clock->block_halves = 1;
     clock->least = through;
     clock->least_ns = 0;
     clock->late_sample = -1;
 }
+
+/* How far a point lies over a line of the known slope through the other. */
+static double over_ns(const sage_clock *clock, point p, point other) {
+    return (double)(p.offset_ns - other.offset_ns) - clock->slope * (double)(p.sample - other.sample) / clock->rate_hz;
+}
+
+static point lower(const sage_clock *clock, point a, point b) { return over_ns(clock, a, b) < 0 ? a : b; }
 
 /* The edge of the lower hull of the points over their mean: its slope in ns per second. x_s and y_ns are of the newest. */
 static double hull_slope(const double *x_s, const double *y_ns, int32_t n) {
@@ -137,59 +156,62 @@ static double hull_slope(const double *x_s, const double *y_ns, int32_t n) {
     return (y_ns[b] - y_ns[a]) / (x_s[b] - x_s[a]);
 }
 
-/* How far the points from .. count - 1 lie over a line of this slope through the newest; the least of them. */
-static double under(const double *x_s, const double *y_ns, int32_t from, int32_t count, double slope) {
-    double least = INFINITY;
-    for (int32_t i = from; i < count; i++) least = fmin(least, y_ns[i] - slope * x_s[i]);
-    return least;
-}
-
-/* The points as seconds and nanoseconds from the newest. */
-static void spread(const sage_clock *clock, double *x_s, double *y_ns) {
+/* The slope by the points, as far as they can be trusted. */
+static double fit_slope(sage_clock *clock) {
+    double x_s[POINTS] = {0}, y_ns[POINTS] = {0}, over[POINTS] = {0}, least = INFINITY;
+    point newest = clock->points[clock->count - 1];
     for (int32_t i = 0; i < clock->count; i++) {
-        point p = clock->points[(clock->oldest + i) % POINTS];
-        x_s[i] = (double)(p.sample - clock->least.sample) / clock->rate_hz;
-        y_ns[i] = (double)(p.offset_ns - clock->least.offset_ns);
+        x_s[i] = (double)(clock->points[i].sample - newest.sample) / clock->rate_hz;
+        y_ns[i] = (double)(clock->points[i].offset_ns - newest.offset_ns);
     }
+    if (-x_s[0] < SLOPE_S) return clock->prior;
+    double slope = clamp(hull_slope(x_s, y_ns, clock->count), STEEPEST);
+    for (int32_t i = 0; i < clock->count; i++) least = fmin(least, y_ns[i] - slope * x_s[i]);
+    for (int32_t i = 0; i < clock->count; i++) { /* sorted */
+        int32_t at = i;
+        for (double y = y_ns[i] - slope * x_s[i] - least; at > 0 && over[at - 1] > y; at--) over[at] = over[at - 1];
+        over[at] = y_ns[i] - slope * x_s[i] - least;
+    }
+    double noise = fmax(over[clock->count * 3 / 4], LEAST_SPREAD_NS) / -x_s[0];
+    if (settled(clock) && noise < clock->spread) clock->known = 1;
+    return clock->prior + (slope - clock->prior) / (1 + noise * noise / (clock->spread * clock->spread));
 }
 
-static void forget(sage_clock *clock, int32_t n) {
-    clock->oldest = (clock->oldest + n) % POINTS;
-    clock->count -= n;
+/* Take the block that has ended; when there are too many, every two become one. */
+static void keep(sage_clock *clock) {
+    if (clock->count == POINTS && clock->block_halves < HALVES_MOST) {
+        for (int32_t i = 0; i < POINTS / 2; i++) clock->points[i] = lower(clock, clock->points[2 * i], clock->points[2 * i + 1]);
+        clock->count = POINTS / 2;
+        clock->block_halves *= 2;
+    } else if (clock->count == POINTS) {
+        clock->count--;
+        for (int32_t i = 0; i < clock->count; i++) clock->points[i] = clock->points[i + 1];
+    }
+    clock->points[clock->count++] = clock->wide;
+    clock->wide_halves = 0;
 }
 
-/* At the end of a block: fit, and bend the line so that it meets the fit in a while. */
+/* At the end of half a second: fit, and bend the line so that it meets the fit in a while. */
 static void bend(sage_clock *clock, int64_t samples) {
-    double x_s[POINTS] = {0}, y_ns[POINTS] = {0};
-    point newest = clock->least;
-    spread(clock, x_s, y_ns);
-    if (clock->count && under(x_s, y_ns, 0, clock->count, clock->slope) > STEP_NS) forget(clock, clock->count);
-    if (clock->count == POINTS) forget(clock, 1);
-    clock->points[(clock->oldest + clock->count++) % POINTS] = newest;
-    spread(clock, x_s, y_ns);
-    if (-x_s[0] >= (clock->known ? KNOWN_SLOPE_S : SLOPE_S)) clock->slope = clamp(hull_slope(x_s, y_ns, clock->count), STEEPEST);
-
-    double fit_ns = under(x_s, y_ns, 0, clock->count, clock->slope);
-    int32_t older = clock->count - RECENT;
-    if (older > 0 && under(x_s, y_ns, older, clock->count, clock->slope) - fit_ns > STEP_NS) {
-        forget(clock, older);
-        fit_ns = under(x_s, y_ns, older, clock->count + older, clock->slope);
+    point lowest = clock->least;
+    clock->recent[clock->halves++ % RECENT] = clock->least;
+    clock->wide = clock->wide_halves++ ? lower(clock, clock->wide, clock->least) : clock->least;
+    if (clock->wide_halves >= clock->block_halves) {
+        keep(clock);
+        clock->slope = fit_slope(clock);
     }
-    if (settled(clock)) {
-        clock->known = 1;
-        clock->drift_ppb = llround(-clock->slope / (1 + clock->slope / SECOND_NS));
-    }
-    fit_ns += clock->slope * (double)(samples - newest.sample) / clock->rate_hz;
-    int64_t now_ns = line_ns(&clock->line, samples);
-    double left_ns = fit_ns + (double)(newest.offset_ns - (now_ns - nominal_ns(clock, samples)));
-    clock->line = (line){samples, now_ns, period_ns(clock, clock->slope + clamp(left_ns / SLEW_S, SLEW_STEEPEST))};
-    clock->block = samples;
+    for (int64_t i = 0; i < clock->halves && i < RECENT; i++) lowest = lower(clock, clock->recent[i], lowest);
+    if (clock->known) clock->drift_ppb = llround(-clock->slope / (1 + clock->slope / SECOND_NS));
+    clock->half = samples;
     clock->least_ns = INT64_MAX;
+    int64_t now_ns = line_ns(&clock->line, samples);
+    double left_ns = over_ns(clock, lowest, (point){samples, now_ns - nominal_ns(clock, samples)});
+    clock->line = (line){samples, now_ns, period_ns(clock, clock->slope + clamp(left_ns / SLEW_S, SLEW_STEEPEST))};
 }
 
 /* What an arrival that is late_ns behind its line means for the arrivals that are all late. Nonzero: samples were lost. */
 static int lost(sage_clock *clock, point arrival, int64_t t_ns, int64_t late_ns) {
-    if (late_ns <= JUMP_NS) {
+    if (late_ns <= LATE_NS) {
         clock->late_sample = -1;
         return 0;
     }
@@ -202,7 +224,7 @@ static int lost(sage_clock *clock, point arrival, int64_t t_ns, int64_t late_ns)
         clock->late_least_ns = late_ns;
         clock->late_least = arrival;
     }
-    return t_ns - clock->late_since >= LATE_NS;
+    return t_ns - clock->late_since >= LOST_NS;
 }
 
 int32_t sage_clock_add(sage_clock *clock, int64_t samples, int64_t t_ns) {
@@ -221,7 +243,7 @@ int32_t sage_clock_add(sage_clock *clock, int64_t samples, int64_t t_ns) {
 
     int64_t late_ns = t_ns - line_ns(&clock->line, samples);
     int changed = 0;
-    if (late_ns < -JUMP_NS) {
+    if (late_ns < -EARLY_NS) {
         if (settled(clock)) {
             clock->before = clock->line;
             clock->since = clock->samples;
@@ -235,7 +257,7 @@ int32_t sage_clock_add(sage_clock *clock, int64_t samples, int64_t t_ns) {
         begin(clock, clock->late_least, samples);
         clock->resets++;
         changed = 1;
-    } else if (late_ns < 0 && !clock->count) {
+    } else if (late_ns < 0 && !clock->halves) {
         clock->line.sample = samples;
         clock->line.t_ns = t_ns;
         clock->least = arrival;
@@ -246,7 +268,7 @@ int32_t sage_clock_add(sage_clock *clock, int64_t samples, int64_t t_ns) {
         clock->least_ns = late_ns;
     }
     clock->samples = samples;
-    if ((samples - clock->block) * BLOCKS_PER_S >= clock->rate_hz) {
+    if ((samples - clock->half) * 2 >= clock->rate_hz) {
         bend(clock, samples);
         changed = 1;
     }

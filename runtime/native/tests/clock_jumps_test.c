@@ -110,10 +110,10 @@ static void delay_changes(void) {
     stream s = begin();
     feed(&s, 3000, 0);
     for (size_t k = 1; k < sizeof delays_ns / sizeof *delays_ns; k++) {
-        for (int chunk = 0; chunk < 1500; chunk++) {
+        for (int chunk = 0; chunk < 2500; chunk++) {
             int64_t before_ns = time_of(&s, s.samples + CHUNK);
             feed(&s, 1, delays_ns[k]);
-            CHECK(llabs(time_of(&s, s.samples) - before_ns) <= 2 && llabs(state_of(&s).drift_ppb) < 60000);
+            CHECK(llabs(time_of(&s, s.samples) - before_ns) <= 2 && llabs(state_of(&s).drift_ppb) < 200000);
         }
         CHECK(llabs(time_of(&s, s.samples) - (s.t_ns - CHUNK_NS) - delays_ns[k]) < 1 * MS);
     }
@@ -128,7 +128,7 @@ static void drift_survives(void) {
     CHECK(llabs(drift - 150023) < 100);
     s.t_ns += 500 * MS;
     for (int k = 0; k < 60; k++, s.t_ns -= 3000) arrive(&s, 0);
-    CHECK(state_of(&s).resets == 1 && state_of(&s).drift_ppb == drift);
+    CHECK(state_of(&s).resets == 1 && llabs(state_of(&s).drift_ppb - drift) < 1000);
     CHECK(llabs(time_of(&s, s.samples + 10 * RATE) - time_of(&s, s.samples) - 10 * (1000 * MS - 150000)) < MS / 10);
     sage_clock_destroy(s.clock);
 }
