@@ -90,7 +90,7 @@ SAGE_API int64_t sage_ring_written(const sage_ring *ring);
  * delay of the device, which nothing here can know; a delay that changes for good is followed within a minute.
  *
  * The line bends twice a second, and has no step after its first half second. It begins anew, a reset, when arrivals jump:
- * when one comes more than 50 ms before its time, or when all that came for a second were more than 20 ms late (samples were
+ * when one comes more than 50 ms before its time, or when all that came for a second were more than 40 ms late (samples were
  * lost). Samples before the jump keep their times, unless a line that was not settled was found to be too late: that one was
  * wrong from its beginning. The drift that was found survives a reset.
  *

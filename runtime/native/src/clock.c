@@ -18,7 +18,7 @@
 
 #define SECOND_NS 1000000000
 #define EARLY_NS 50000000
-#define LATE_NS 20000000
+#define LATE_NS 40000000      /* more than the steps of coarse delays: pieces of 10 ms in callbacks of 20 */
 #define LOST_NS SECOND_NS     /* that everything is later than LATE_NS before samples count as lost */
 #define STEEPEST 1e6          /* ns per second: no crystal is off by more than 1000 ppm, */
 #define CRYSTALS 6e4          /* most by less than 60, */
