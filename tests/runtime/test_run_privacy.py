@@ -123,7 +123,7 @@ def watch(tmp_path: Path, *args: object) -> Seen:
 
 
 def test_a_run_by_default_writes_listens_and_connects_nowhere(bundle_path: Path, clip: Path, tmp_path: Path) -> None:
-    seen = watch(tmp_path, "run", bundle_path, "--camera", clip, "--seconds", 1.5)
+    seen = watch(tmp_path, "run", bundle_path, "--camera", clip, "--seconds", 1.2)
     assert seen.looks > 20
     assert len(seen.stdout.splitlines()) >= 3, "it did run"
     assert seen.written == set()
@@ -145,7 +145,7 @@ def test_a_microphone_is_a_socket_of_this_machine_and_its_sound_goes_nowhere(bun
 
 
 def test_no_output_tells_the_password_of_a_camera(bundle_path: Path, tmp_path: Path) -> None:
-    args = [sys.executable, "-m", "sage_edge.cli.main", "run", str(bundle_path), "--camera", "rtsp://me:hunter2@127.0.0.1:1/x", "--seconds", "1"]
+    args = [sys.executable, "-m", "sage_edge.cli.main", "run", str(bundle_path), "--camera", "rtsp://me:hunter2@127.0.0.1:1/x", "--seconds", "0.3"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(args, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False, timeout=DEADLINE_S)
     assert "127.0.0.1" in done.stderr
