@@ -217,7 +217,8 @@ SAGE_API int sage_capture_callback(const void *input, void *output, unsigned lon
                                    unsigned long flags, void *capture);
 
 /* Audio thread. The same with the time of the call given: for sources that are no PortAudio, and for simulated time. `flags` are
- * PaStreamCallbackFlags. Returns how many samples were overrun by it. Errors: NULL; SIZE when frames is not in 0 .. SAGE_RING_MAX. */
+ * PaStreamCallbackFlags. Returns how many samples were overrun by it. Errors: NULL; SIZE when frames is not in 0 .. SAGE_RING_MAX, and
+ * as of sage_clock_add. */
 SAGE_API int64_t sage_capture_feed(sage_capture *capture, const void *input, int64_t frames, uint64_t flags, int64_t t_ns);
 
 /* Consumer. As sage_ring_read. Errors: NULL, SIZE. */

@@ -118,9 +118,9 @@ static void show(sage_clock *clock) {
 
 /* A new line through an arrival, at the rate that is known. */
 static void begin(sage_clock *clock, point through, int64_t sample) {
+    clock->prior = clock->slope = clock->known ? clock->slope : 0;
     clock->line = (line){through.sample, through.offset_ns + nominal_ns(clock, through.sample), period_ns(clock, clock->slope)};
     clock->begun = clock->half = sample;
-    clock->prior = clock->slope;
     clock->spread = clock->known ? SAME_CRYSTAL : CRYSTALS;
     clock->halves = 0;
     clock->count = clock->wide_halves = 0;
