@@ -100,13 +100,13 @@ def drifting(rate_hz: int, ppm: float, hours: float, seed: int) -> tuple[float, 
     worst_ms, events = 0.0, []
     for k in range(chunks):
         clock.add((k + 1) * chunk, int(arrived_ns[k]))
-        if k % 2:  # read every 40 ms
-            sound = triangle(((k - 1) * chunk + np.arange(2 * chunk)) / true_hz)
-            events += steady.push(sound, (k - 1) * chunk, clock.time_ns)
-        if k == 500:
+        if k % 5 == 4:  # read every 100 ms
+            sound = triangle(((k - 4) * chunk + np.arange(5 * chunk)) / true_hz)
+            events += steady.push(sound, (k - 4) * chunk, clock.time_ns)
+        if k == 499:
             events.clear()
-        if len(events) > 500:
-            worst_ms = max(worst_ms, float(np.abs(misplaced_ms(events)).max()))
+        if len(events) > 100:
+            worst_ms = max(worst_ms, float(np.abs(misplaced_ms(events[::4])).max()))
             events.clear()
     return worst_ms, steady, clock
 
@@ -123,7 +123,7 @@ def test_two_minutes_of_drift_and_late_arrivals_stay_in_step(ppm: float) -> None
 
 @pytest.mark.slow
 def test_an_hour_of_drift_and_late_arrivals_stays_in_step() -> None:
-    worst_ms, steady, _ = drifting(44_100, 200.0, 1.0, 1)
+    worst_ms, steady, _ = drifting(16_000, 200.0, 1.0, 1)
     print(f"200 ppm for an hour: at most {worst_ms:.2f} ms beside its stamp, {steady.slips} slips")
     assert 0 < worst_ms < 20
     assert steady.gaps == 0
