@@ -30,8 +30,9 @@ from .trt_build import WORKSPACE_MB, Batches, Built, PlanBuilder
 
 PRECISIONS = {"int8": "int8-trt", "fp32": "fp32"}
 """What `precision` means in a bundle."""
-BATCHES = {"visual": Batches(1, 1, BATCH), "audio": Batches(), "fusion": Batches()}
-"""A session encodes one face at a time, whatever its hop, so kernels are chosen for one; `verify` and evaluation run many."""
+BATCHES = {"visual": Batches(1, 1, BATCH), "audio": Batches(), "fusion": Batches(1, 1, 4)}
+"""A session encodes one face at a time, whatever its hop, so kernels are chosen for one; `verify` and evaluation run many, and a session that follows
+all faces a few, up to its `most_faces` of 4."""
 
 _WARM_UP, _TURNS = 3, 30
 """Runs of each plan in a race: those that are not counted (CUDA graphs are captured in the first), and those that are."""
