@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
+from operator import index, itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,17 @@ class Frame:
     def add(self, item: int, pixels: NDArray[np.uint8], face: Face) -> None:
         """Give the face of an item, in place of what was given for it before."""
         self.crops = sorted([*(crop for crop in self.crops if crop[0] != item), (item, pixels, face)], key=itemgetter(0))
+
+
+def whole_track(track: object) -> int:
+    """`track` as int. Raises UsageError unless it is a whole number of 63 bits."""
+    try:
+        number = index(track)  # type: ignore[arg-type]
+    except TypeError:
+        number = 1 << 63
+    if abs(number) >> 63:
+        raise UsageError(f"track is {track!r}, must be a whole number of less than 64 bits")
+    return number
 
 
 def check_pixels(pixels: object, format: str) -> None:

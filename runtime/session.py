@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .errors import UsageError
 from .estimate import Drops, Estimate, Face
-from .frames import Frame, check_pixels, describe
+from .frames import Frame, check_pixels, describe, whole_track
 from .graphs import Graphs
 from .hops import Hop, Hops
 from .native import crop
@@ -150,6 +150,7 @@ class Session:
         """
         if face is not None:
             check_pixels(face, "rgb")
+        track = whole_track(track)
         frame = self._more_of_frame(t_ns, face, track) or self._next_frame(t_ns, "rgb", False)
         if frame is not None and face is not None:
             item = frame.item_of(track)

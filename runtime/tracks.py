@@ -37,16 +37,14 @@ class TrackWindows:
 
     def push(self, features: NDArray[np.float32], seen: tuple[Seen, ...]) -> None:
         """The next tick: float32 [n, dim] and the n faces, largest first; no faces, and `features` is not looked at."""
-        count = len(seen)
-        if count:
-            self._features.slot()[: count * self._dim] = features.reshape(-1)
+        at, numbers = self._at, self._numbers
+        for item in range(self._most):
+            numbers[at, item] = numbers[at + self.rows, item] = seen[item][0].track if item < len(seen) else _NOBODY
+        if seen:
+            self._features.slot()[: features.size] = features.reshape(-1)
             self._features.commit()
         else:
             self._features.skip()
-        at = self._at
-        for row in (at, at + self.rows):
-            self._numbers[row, :count] = [face.track for face, _ in seen]
-            self._numbers[row, count:] = _NOBODY
         self._at = (at + 1) % self.rows
         self._seen.append(seen)
 

@@ -442,6 +442,8 @@ def test_losses_from_outside_are_added(make: Make) -> None:
         (lambda s: s.push_audio(np.zeros(3, np.int16), 0), "divided by 32768"),
         (lambda s: s.push_audio(np.zeros((2, 3), np.float32), 0), "[2, 3]"),
         (lambda s: s.push_audio([0.0], 0), "list"),
+        (lambda s: s.push_face(FACE, 0, track="1"), "track is '1', must be a whole number"),
+        (lambda s: s.push_face(FACE, 0, track=1 << 63), "of less than 64 bits"),
         (lambda s: s.push_face(FACE, 0.5), "whole number of nanoseconds"),
         (lambda s: s.push_audio(NOISE, "0"), "whole number of nanoseconds"),
         (lambda s: s.advance(None), "whole number of nanoseconds"),

@@ -448,6 +448,29 @@ def check_a_session_gives_what_it_gives_on_onnxruntime(fake: Fake) -> None:
     assert (fake.made()["stream"], fake.made()["exec"], fake.pageable()) == (1, 3, 0)
 
 
+def check_several_faces_and_hops_in_a_thread_are_those_of_onnxruntime(fake: Fake) -> None:
+    from sage_edge.runtime import Session, ticks
+
+    rng = np.random.default_rng(0)
+    faces, sound = rng.integers(0, 255, (3, 48, 48, 3), np.uint8), (0.1 * rng.standard_normal(40_000)).astype(np.float32)
+    outcomes = []
+    for backend in ("onnxruntime", "tensorrt"):
+        with Session(whole_bundle(), backend, "fp32", t0_ns=0, follow="all", most_faces=3, hop_thread=True) as session:
+            if backend == "tensorrt":
+                assert fake.made()["stream"] == 2, "one for each thread"
+            for k in range(60):
+                for track in range(1 + k // 10 % 3):
+                    session.push_face(np.roll(faces[track], k, axis=0), ticks.tick_time_ns(k), track=track)
+                session.push_audio(sound[k * 533 : k * 533 + 533], k * 533 * 62_500)
+            session.finish()
+            outcomes.append(session.poll())
+    (reference, ours) = outcomes
+    assert [(e.t_ns, e.face, e.age_ms) for e in ours] == [(e.t_ns, e.face, e.age_ms) for e in reference]
+    assert len({e.t_ns for e in ours}) < len(ours)
+    assert max(np.abs(np.subtract(a.trail, b.trail)).max() for a, b in zip(ours, reference, strict=True)) <= 1e-4
+    assert fake.pageable() == 0
+
+
 def check_the_probe_runs_its_node_and_no_failing_call_leaks(fake: Fake) -> None:
     from sage_edge.runtime.engines.probe import probe
 
