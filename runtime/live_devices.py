@@ -156,6 +156,7 @@ class _Loop:
             if getattr(self._camera, "ended", False):
                 ended = "end"
                 break
+        self._hear()
         self._session.finish()
         self._emit()
         self._tell()

@@ -143,9 +143,12 @@ class SimulatedCamera:
             pixels = self._picture(t_ns)
             if "black" in faults:
                 pixels = np.zeros_like(pixels)
-        self._watch.frame(t_ns, pixels, "bgr")
-        self._last, self.state = pixels, "live"
+        new = self._watch.frame(t_ns, pixels, "bgr")
+        self._last = pixels
         self.counts.frames += 1
+        if not new and self.state == "opening":
+            return  # the same picture as before it was opened again
+        self.state = "live"
         self.counts.stale += self._newest is not None
         self._newest = FrameEvent(t_ns, pixels, "bgr")
         self._backoff.reset()

@@ -1,0 +1,37 @@
+"""An hour of stream at simulated speed, with 200 faults at random: every estimate is there or a notice says why not, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from soaking import OUTSIDE, Report, soak
+
+from sage_edge.runtime.bundle import Bundle
+
+pytest.importorskip("websockets", reason="needs websockets: pip install 'sage-edge[serve]'")
+
+
+def check(report: Report) -> None:
+    print(json.dumps(report.to_dict()))
+    assert report.problems == []
+    assert report.notices["clock_jump"] == report.faults["clock jump"]
+    assert report.lives == report.faults["stop"] + 1
+    assert {"stop", "clock jump", "disk full"} <= {kind for kind in OUTSIDE if report.faults[kind]}
+    assert report.notices["camera_open"] > report.faults["camera gone"]
+    assert report.notices["sink_recovered"] <= report.notices["sink_failed"]
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_two_minutes_with_a_fault_of_every_kind(bundle: Bundle, tmp_path: Path) -> None:
+    check(soak(bundle, tmp_path, 150, 16, seed=1))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_hour_with_two_hundred_faults(bundle: Bundle, tmp_path: Path) -> None:
+    report = soak(bundle, tmp_path)
+    check(report)
+    slope, error = report.slope_mb_per_hour()
+    assert slope < 3 * error + 1.0, report.rss_mb
