@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..errors import UsageError
+from ..secrets import without_secrets
 
 CAMERAS = {
     "camera": "camera:0",
@@ -27,7 +28,6 @@ CAMERAS = {
 _MODE = {"width", "height", "fps"}
 _KEYS = {"camera": _MODE | {"fourcc"}, "v4l2": _MODE | {"fourcc"}, "csi": _MODE, "file": {"pace"}, "mic": {"rate", "channels"}}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_SECRET = re.compile(r"(?i)([?&;][^=&;]*(?:pass|pwd|token|secret|key|auth)[^=&;]*=)[^&;#]*")
 _SIDE_MOST, _RATE_MOST_HZ = 16_384, 1_000
 _SAMPLE_RATES_HZ, _CHANNELS_MOST = (4_000, 768_000), 64
 
@@ -119,12 +119,6 @@ def microphone_uri(name: str) -> str:
     return "mic:" + name.replace("%", "%25").replace("?", "%3F")
 
 
-def without_secrets(text: str) -> str:
-    """An address for logs: no password of `user:password@`, and *** for the value of any option that sounds like one."""
-    text = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@", r"\1", text)
-    return _SECRET.sub(r"\1***", text)
-
-
 def _check(text: str, what: str, example: str) -> None:
     if not text:
         raise UsageError(f"the {what} has no name; write {example}")
@@ -151,8 +145,8 @@ def _stream(text: str) -> CameraUri:
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise UsageError(f"camera {shown!r} is no address ({error}); write {CAMERAS['http']}") from None
+    except ValueError:
+        raise UsageError(f"camera {shown!r} is no address; write {CAMERAS['http']}, a number for a port, and %XX for marks in a password") from None
     if not host or " " in text:
         raise UsageError(f"camera {shown!r} names no host; write {CAMERAS[parts.scheme.lower()]}")
     return CameraUri(shown, "stream", text)
