@@ -40,7 +40,7 @@ ESTIMATE = dataclasses.replace(LIVE, trail=((1, 0.125, 0.25),) * 60)
 class Output:
     """One sink behind its queue, and the lines that came out at its other end."""
 
-    longest = 150
+    longest = 110
     """How many lines a fault lasts at most."""
 
     def __init__(self, spec: str) -> None:
@@ -110,7 +110,7 @@ class FullDisk(Output):
 
 
 class SlowReader(Output):
-    longest = 400
+    longest = 320
 
     def __init__(self) -> None:
         super().__init__("ws://127.0.0.1:0")
