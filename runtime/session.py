@@ -127,7 +127,7 @@ class Session:
         self._frame: Frame | None = None
         self._kept: list[NDArray[np.uint8]] = [np.empty(0, np.uint8) for _ in range(most)]
         self._frames_stale = self._more_overruns = self._more_stale = self._more_sinks = 0
-        self._finished = False
+        self._finished = self._skipped = False
 
     # ---- what goes in
 
@@ -164,7 +164,10 @@ class Session:
         if not len(samples):
             return
         time = self._time
-        for _ in self._sound.append(samples, time.sample_at(time.relative(t_ns))):
+        start = time.sample_at(time.relative(t_ns))
+        if self._skipped and start + len(samples) <= 0:
+            self._more_overruns += 1
+        for _ in self._sound.append(samples, start):
             self._decide(time.over(), 0)
 
     def advance(self, t_ns: int) -> None:
@@ -197,14 +200,15 @@ class Session:
 
     def skip(self, t_ns: int) -> None:
         """After a jump of the clock: drop frames, sound and ticks that no hop was decided for, and go on at the first tick at or after `t_ns`,
-        forwards or backwards, as a new session would. Counts, and the finder's tracks, go on. Raises UsageError."""
+        forwards or backwards, as a new session would. Counts, and the finder's tracks, go on; what comes too late for that tick is counted as lost.
+        Raises UsageError."""
         self._open()
         self._time.restart(t_ns)
         self._hops.ready()
         self._sound.restart()
         self._tracks.clear()
         self._next_tick, self._decided, self._newest_of_hop = 0, -1, self.hop - 1
-        self._frame = None
+        self._frame, self._skipped = None, True
 
     # ---- what comes out
 
@@ -278,7 +282,7 @@ class Session:
         self._begin()
         time = self._time
         ns = time.relative(t_ns)
-        if ns < time.video_ns:
+        if ns < time.video_ns or (self._skipped and ns + self._max_age_ns < 0):
             self._frames_stale += 1
             return None
         time.video_ns = ns

@@ -31,7 +31,7 @@ def without_drops(estimates: list[Estimate]) -> list[Estimate]:
     return [replace(estimate, drops=Drops()) for estimate in estimates]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_trails_have_no_hole_and_no_overlap_however_the_hop_changes(bundle: Bundle, data: st.DataObject) -> None:
     order = data.draw(st.sampled_from([CLIP, AHEAD]))
@@ -94,7 +94,7 @@ def test_after_a_jump_it_is_as_a_new_session(bundle: Bundle, jump_ns: int, threa
     assert found[0].t_ns == TICK(start) + TICK(14)
 
 
-def test_counts_and_tracks_go_on_and_what_is_older_than_the_jump_is_not_heard(bundle: Bundle) -> None:
+def test_counts_go_on_and_what_is_older_than_the_jump_is_counted_as_lost(bundle: Bundle) -> None:
     with Session(bundle, precision="fp32", t0_ns=0) as session:
         session.push_audio(np.ones(1000, np.float32), 0)
         session.push_audio(np.ones(1000, np.float32), SECOND)
@@ -107,7 +107,7 @@ def test_counts_and_tracks_go_on_and_what_is_older_than_the_jump_is_not_heard(bu
         session.advance(101 * SECOND)
         estimates = session.poll()
         assert [e.t_ns for e in estimates] == [100 * SECOND + TICK(14), 100 * SECOND + TICK(29)]
-        assert all(e.face is None and e.audio.rms_dbfs == -120 and e.drops == Drops(1, 1, 0) for e in estimates)
+        assert all(e.face is None and e.audio.rms_dbfs == -120 and e.drops == Drops(2, 2, 0) for e in estimates)
 
 
 def test_a_session_may_begin_with_a_jump(bundle: Bundle) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -29,3 +32,31 @@ def test_ten_minutes_are_flat(bundle: Bundle) -> None:
         assert len(session._sound._gaps) <= 5
         assert len(session._tracks._seen) == session._tracks.rows
     assert levels[-1] - levels[1] < 3, f"MiB after each minute: {[round(level, 1) for level in levels]}"
+
+
+def test_people_who_come_and_go_leave_nothing_behind(bundle: Bundle) -> None:
+    """What Python holds after each stretch: the same, with tracks that never come again, hops that change and a clock that jumps."""
+    rng = np.random.default_rng(0)
+    faces = [rng.integers(0, 255, (40 + 7 * i, 40 + 7 * i, 3), np.uint8) for i in range(4)]
+    sound = (0.1 * rng.standard_normal(534)).astype(np.float32)
+    held, base_ns = [], 0
+    with Session(bundle, precision="fp32", threads=1, follow="all", hop_thread=True) as session:
+        tracemalloc.start()
+        try:
+            for part in range(4):
+                for k in range(220):
+                    t_ns = base_ns + k * 1_000_000_000 // 30
+                    for i in range((k // 20) % 5):
+                        session.push_face(faces[(i + k) % 4], t_ns, track=part * 1000 + k // 40 * 10 + i)
+                    session.push_audio(sound, t_ns)
+                    session.poll()
+                    if k % 50 == 49:
+                        session.set_hop(5 + k // 10)
+                base_ns += 100_000_000_000
+                session.skip(base_ns)
+                session.poll()
+                gc.collect()
+                held.append(tracemalloc.get_traced_memory()[0])
+        finally:
+            tracemalloc.stop()
+    assert max(held[2:]) - held[1] < 50_000, held
