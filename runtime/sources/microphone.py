@@ -92,12 +92,11 @@ class PortAudioMicrophone:
     def start(self) -> None:
         """Open it and begin. Raises SourceError for what can never work: no such microphone, a busy one, a rate that it does not have."""
         try:
-            device = find_microphone(self._uri.name)
-        except SourceError:
+            self._open(find_microphone(self._uri.name))
+        except SourceError:  # by PortAudio's list of devices, which is as old as the process
             if not refresh():
                 raise
-            device = find_microphone(self._uri.name)
-        self._open(device)
+            self._open(find_microphone(self._uri.name))
         self._thread = threading.Thread(target=self._watch, name="microphone", daemon=True)
         self._thread.start()
 
@@ -120,6 +119,7 @@ class PortAudioMicrophone:
     def close(self) -> None:
         """Stop and release it; again does nothing. A sound server that hangs is given two seconds."""
         self._stop.set()
+        self.state = "gone"
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join(_CLOSE_S)
@@ -135,6 +135,7 @@ class PortAudioMicrophone:
             self._steady = Steady(rate_hz)
         elif not take.at:
             events += self._steady.cut(rate_hz)
+            self.drift_ppm = None
         written = capture.written
         if written < rate_hz * SETTLE_S and not take.over:
             return events
@@ -208,7 +209,7 @@ class PortAudioMicrophone:
         try:
             refresh()
             self._open(find_microphone(self._uri.name))
-        except SourceError:
+        except (SourceError, OSError):  # not yet
             return
         self.counts.reopened += 1
 
@@ -250,10 +251,5 @@ def _mode(granted: dict[str, Any] | None) -> str:
 
 
 def _asked(asked: dict[str, Any]) -> str:
-    said = [
-        text
-        for value, text in ((asked["rate_hz"], "{} Hz"), (asked["channels"], "{} channel(s)"))
-        if value is not None
-        for text in (text.format(value),)
-    ]
+    said = [f"{asked[key]} {unit}" for key, unit in (("rate_hz", "Hz"), ("channels", "channel(s)")) if asked[key] is not None]
     return ", ".join(said) or "its own rate and channels"

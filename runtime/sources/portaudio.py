@@ -204,14 +204,18 @@ def _turn(what: str, timeout_s: float = 20.0) -> Iterator[None]:
 @contextlib.contextmanager
 def _muted() -> Iterator[None]:
     # ALSA and PortAudio print a dozen lines of their own for every device that cannot be opened.
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    with open(os.devnull, "wb") as nothing:
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no stderr
+            yield
+            return
+        os.dup2(nothing.fileno(), 2)
     try:
-        os.dup2(nothing, 2)
         yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        os.close(nothing)
 
 
 def _choose_source(source: str | None) -> None:
