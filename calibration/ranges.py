@@ -111,10 +111,10 @@ class Ranges:
                 raise TypeError("precision or float_groups of its search are no names")
             equalised = {str(g): {str(t): [int(e) for e in row] for t, row in places.items()} for g, places in raw.get("equalised", {}).items()}
             ranges = cls(method, str(raw["set_sha256"]), int(raw["clips"]), graphs, methods, clip_set, search, equalised)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
             raise CompileError(f"{path} is no ranges file ({type(error).__name__}: {error}); write one with `sage-edge calibrate`") from error
         if clip_set and clip_set.sha256 != ranges.set_sha256:
-            raise CompileError(f"{path}: its clips have the hash {clip_set.sha256[:12]}, it says {ranges.set_sha256[:12]}; calibrate again")
+            raise CompileError(f"{path}: its clips have the hash {clip_set.sha256[:12]}, it says {ranges.set_sha256[:12]!r}; calibrate again")
         return ranges
 
 

@@ -180,7 +180,7 @@ class Manifest:
         digest = digest_of(value)
         if said != digest:
             raise BundleError(
-                f"{where}: digest is {str(said)[:12]}... and its content gives {digest[:12]}...; "
+                f"{where}: digest is {str(said)[:12]!r} and its content gives {digest[:12]}...; "
                 "it was changed after compiling, copy or compile it again"
             )
         trained_on = value.get("trained_on")
@@ -194,7 +194,7 @@ class Manifest:
     def _check(self, where: str) -> None:
         def need(ok: bool, key: str, value: object, rule: str) -> None:
             if not ok:
-                raise BundleError(f"{where}: key '{key}' is {value!r}, must be {rule}; compile the bundle again")
+                raise BundleError(f"{where}: key {key!r} is {value!r}, must be {rule}; compile the bundle again")
 
         need(self.window >= 1, "window", self.window, "at least 1")
         need(1 <= self.hop <= self.window, "hop", self.hop, f"1 to {self.window}")

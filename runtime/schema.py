@@ -44,10 +44,10 @@ def _dataclass(cls: Any, value: object, where: str, key: str) -> Any:
         if name not in hints:
             near = difflib.get_close_matches(name, hints, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "upgrade sage-edge or compile the bundle again"
-            raise BundleError(f"{where}: key '{_join(key, name)}' is unknown; {hint}")
+            raise BundleError(f"{where}: key {_join(key, name)!r} is unknown; {hint}")
     for name in hints:
         if name not in value:
-            raise BundleError(f"{where}: key '{_join(key, name)}' is missing; compile the bundle again")
+            raise BundleError(f"{where}: key {_join(key, name)!r} is missing; compile the bundle again")
     return cls(**{name: _value(hint, value[name], where, _join(key, name)) for name, hint in hints.items()})
 
 
@@ -79,4 +79,4 @@ def _join(key: str, name: str) -> str:
 def _wrong(where: str, key: str, value: object, rule: str) -> BundleError:
     shown = repr(value)
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return BundleError(f"{where}: key '{key}' is {shown}, must be {rule}; compile the bundle again")
+    return BundleError(f"{where}: key {key!r} is {shown}, must be {rule}; compile the bundle again")
