@@ -56,7 +56,7 @@ def open_sink(spec: str, now_ns: Callable[[], int] = time.monotonic_ns) -> Sink:
         near = difflib.get_close_matches(scheme, SCHEMES, n=1)
         hint = f"did you mean {SCHEMES[near[0]]}?" if near else f"one of {', '.join(SCHEMES.values())}"
         raise UsageError(f"unknown sink {without_secrets(spec)!r}; {hint}")
-    if not colon or not target:
+    if not colon or not target or "\0" in target:
         raise UsageError(f"sink {spec!r} names no target; write {SCHEMES[scheme]}")
     if scheme == "jsonl":
         from .jsonl import JsonlSink
@@ -101,4 +101,4 @@ def _place(spec: str) -> str:
         if scheme in MQTT_PORTS:
             return str(address)
         return f"listen://{address.host}:{address.port}" if address.port else spec
-    return target if target == "-" else os.path.realpath(target)
+    return target if target == "-" or "\0" in target else os.path.realpath(target)
