@@ -23,6 +23,7 @@ from . import plain
 if TYPE_CHECKING:
     from sage_edge.runtime.bundle import Bundle
     from sage_edge.runtime.estimate import Estimate
+    from sage_edge.runtime.notice import Notice, Status
     from sage_edge.training.data.store import Store, Trial
 
     from .report import Stretch, Trace
@@ -195,6 +196,12 @@ class _Keep:
 
     def write(self, estimate: Estimate) -> None:
         self.estimates.append(estimate)
+
+    def notice(self, notice: Notice) -> None:
+        pass
+
+    def status(self, status: Status) -> None:
+        pass
 
     def close(self) -> None:
         pass

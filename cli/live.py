@@ -151,10 +151,12 @@ def _sinks(args: argparse.Namespace, clock: Clock) -> tuple[list[Any], Callable[
     show, notes = None, [note for sink in found if (note := getattr(sink, "note", None))]
     if args.serve:
         from sage_edge.runtime.serve.page import Page
+        from sage_edge.runtime.sinks.address import Address, check_free
         from sage_edge.runtime.sinks.broadcast import parse_address
 
         host, port = parse_address(args.serve)
         page = Page(host, port, token=args.token, share_video=args.share_video, clock=clock)
+        check_free(Address("http", host, port))
         show = page.offer if args.share_video else None
         found.append(page)
         notes += [f"the page is at {page.url}", *([page.note] if page.note else [])]
@@ -165,17 +167,19 @@ def _sinks(args: argparse.Namespace, clock: Clock) -> tuple[list[Any], Callable[
 def _stop_signals() -> Iterator[Callable[[], bool]]:
     """Whether SIGTERM or Ctrl-C has come; the second one interrupts as usual."""
     came: list[int] = []
-    before: dict[int, Any] = {}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def stop(number: int, frame: object) -> None:
         came.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        restore()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, stop)
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield lambda: bool(came)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()

@@ -81,6 +81,9 @@ def _recorded(args: argparse.Namespace) -> int:
 
     sinks = open_sinks(args.out or ["jsonl:-"])
     _spare(args.video, args.out or [])
+    for sink in sinks:
+        if note := getattr(sink, "note", None):
+            say(f"note: {note}")
     bundle = Bundle.open(args.bundle)
     with VideoFile(args.video) as video:
         choice = chosen(bundle, args)

@@ -284,7 +284,7 @@ class _Loop:
         camera, microphone, level = self._camera, self._microphone, self._degrader.level
         return Live(
             late_ms=late_ms,
-            frame_age_ms=None if self._newest_ns is None else (now_ns - self._newest_ns) / 1e6,
+            frame_age_ms=None if self._newest_ns is None else max(0.0, (now_ns - self._newest_ns) / 1e6),
             drift_ppm=None if microphone is None else microphone.drift_ppm,
             camera=None if camera is None else camera.state,
             microphone=None if microphone is None else microphone.state,

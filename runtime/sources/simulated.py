@@ -249,7 +249,7 @@ class SimulatedMicrophone:
             self._start_ns += t_ns - self._heard_ns
         n = round(self._chunk_s * self._rate_hz)
         period_ns = NS_PER_S / (self._rate_hz * (1 + self._drift))
-        samples = self._sound(self._start_ns + (self._fed + np.arange(n)) * period_ns).astype(np.float32)
+        samples = self._sound(np.asarray(self._start_ns + (self._fed + np.arange(n)) * period_ns, np.float64)).astype(np.float32)
         if "nan" in faults:
             samples[::7] = np.nan
         if "clipped" in faults:

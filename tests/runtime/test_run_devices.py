@@ -1,0 +1,165 @@
+"""`sage-edge run --camera ... --mic ...` as people call it: a process over real devices, its outputs, its end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from make_video import even_stamps, write_video
+from moving_face import Person, Room, path_of
+
+DEADLINE_S = 120.0
+LONG_S = 20
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "sage_edge.cli.main", "run", *map(str, args)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+
+
+def run(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*args), capture_output=True, text=True, env=environment(), timeout=DEADLINE_S, check=False)
+
+
+@contextmanager
+def running(*args: object) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Somebody for LONG_S; a file stands in for a camera, at its own speed."""
+    person, room = Person(8), Room((160, 120))
+    shots = [room.shot(index, [(person, path_of(index, (160, 120), 60))]) for index in range(30)]
+    return write_video(
+        tmp_path_factory.mktemp("clip") / "talk.mp4",
+        stamps_s=even_stamps(30, 30 * LONG_S),
+        picture=lambda index, _: shots[index % 59 if index % 59 < 30 else 58 - index % 59],
+        size=(160, 120),
+    )
+
+
+def read(lines: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+    """The hello, the estimates and the notices."""
+    hello, *rest = [json.loads(line) for line in lines]
+    assert hello["type"] == "hello"
+    return hello, [line for line in rest if "type" not in line], [line for line in rest if "type" in line]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_live_run_in_good_order(number: int, bundle_path: Path, clip: Path, tmp_path: Path) -> None:
+    with running(bundle_path, "--camera", clip, "--out", "jsonl:-", "--out", f"csv:{tmp_path}/x.csv") as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(4)]
+        process.send_signal(number)
+        out, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, err
+    hello, estimates, _ = read([*lines, *out.splitlines()])
+    assert (hello["camera"], hello["microphone"], hello["faces"], hello["smooth"]["kind"]) == (str(clip), None, "largest", "one-euro")
+    assert len(estimates) >= 2
+    ticks = [t for e in estimates for t, _, _ in e["trail"]]
+    assert np.allclose(np.diff(ticks), 1e9 / 30, atol=2)
+    for e in estimates[1:]:
+        assert e["smooth"].keys() == {"valence", "arousal"}
+        assert (e["live"]["camera"], e["live"]["microphone"], e["live"]["why"]) == ("live", None, None)
+    with open(tmp_path / "x.csv", newline="") as stream:
+        assert [int(row["t_ns"]) for row in csv.DictReader(stream)] == [e["t_ns"] for e in estimates]
+    summary = err.splitlines()[-1]
+    assert re.match(r"\d+ frames, \d+ estimates in \d+\.\d s, .*drops: .*; stopped$", summary), err
+    assert "Traceback" not in err
+
+
+def test_seconds_end_it_and_options_reach_the_stream(bundle_path: Path, clip: Path) -> None:
+    done = run(bundle_path, "--camera", clip, "--seconds", 1.5, "--hop", 5, "--smooth", "none", "--faces", "all", "--budget-ms", 900)
+    assert done.returncode == 0, done.stderr
+    hello, estimates, notices = read(done.stdout.splitlines())
+    assert (hello["hop"], hello["smooth"], hello["faces"], hello["budget_ms"]) == (5, None, "all", 900)
+    assert len({e["t_ns"] for e in estimates}) >= 8
+    assert all(e["smooth"] is None for e in estimates)
+    assert notices[0]["what"] == "camera_open"
+    assert "camera_open: " in done.stderr
+
+
+def test_the_end_of_a_file_ends_it(bundle_path: Path, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "x.mp4", stamps_s=even_stamps(30, 40), picture=lambda i, _: np.full((48, 64, 3), i, np.uint8), size=(64, 48))
+    done = run(bundle_path, "--camera", path)
+    assert done.returncode == 0, done.stderr
+    _, estimates, _ = read(done.stdout.splitlines())
+    assert sum(len(e["trail"]) for e in estimates) >= 30
+
+
+def test_wrong_use_is_one_line_before_anything_is_opened(bundle_path: Path, clip: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        cases: list[tuple[list[object], str]] = [
+            ([], "nothing to look at or to listen to"),
+            (["--camera", "none", "--mic", "none"], "nothing to look at"),
+            (["--video", clip, "--camera", clip], "has no --camera"),
+            (["--video", clip, "--serve", "127.0.0.1:0"], "has no --serve"),
+            (["--camera", "camrea:0"], "camera"),
+            (["--camera", tmp_path / "nowhere.mp4"], "nowhere.mp4"),
+            (["--mic", "mik:default"], "mic:default"),
+            (["--camera", clip, "--smooth", "kalman"], "one-euro"),
+            (["--camera", clip, "--budget-ms", "-5"], "--budget-ms"),
+            (["--camera", clip, "--seconds", "0"], "--seconds"),
+            (["--camera", clip, "--pace"], "--pace"),
+            (["--camera", clip, "--share-video"], "--serve"),
+            (["--camera", clip, "--serve", "0.0.0.0:0"], "token"),
+            (["--camera", clip, "--serve", f"127.0.0.1:{port}"], str(port)),
+            (["--camera", clip, "--out", "jsnl:-"], "jsonl:-"),
+            (["--camera", clip, "--finder", f"yunet:{tmp_path}/x.onnx"], "x.onnx"),
+        ]
+        from sage_edge.cli import main as cli
+
+        for args, word in cases:
+            # in this process: a dozen interpreters would take a dozen seconds
+            code, err = _call(cli, [bundle_path, *args])
+            assert code in (1, 2), args
+            (line,) = err.splitlines()
+            assert line.startswith("error: "), line
+            assert word in line, (word, line)
+
+
+def _call(cli: Any, args: list[object]) -> tuple[int, str]:
+    import contextlib
+    import io
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main(["run", *map(str, args)])
+    assert out.getvalue() == "", args
+    return code, err.getvalue()
+
+
+@pytest.mark.slow
+def test_a_reader_of_stdout_that_goes_ends_it(bundle_path: Path, clip: Path) -> None:
+    with running(bundle_path, "--camera", clip) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        end = time.monotonic() + DEADLINE_S
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        assert process.returncode == 0
+        assert process.stderr is not None
+        assert "the reader of the output has gone" in process.stderr.read()
