@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _USER = re.compile(r"//.*@", re.DOTALL)
-_OPTION = re.compile(r"([?&;][^=&;]*(?:pass|pwd|token|secret|key|auth)[^=&;]*=)[^&;#]*", re.IGNORECASE)
+_OPTION = re.compile(r"([?&;][^=&;]*(?:pass|pwd|token|secret|key|auth)[^=&;]*=)[^&]*", re.IGNORECASE)
 
 
 def without_secrets(text: str) -> str:

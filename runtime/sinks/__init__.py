@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from ..errors import UsageError
 from ..estimate import Estimate
 from ..notice import Notice, Status
-from .address import FORMS, MQTT_PORTS, Address, without_secrets
+from ..secrets import without_secrets
+from .address import FORMS, MQTT_PORTS, Address
 
 SCHEMES = {"jsonl": "jsonl:- or jsonl:FILE", "csv": "csv:FILE", **FORMS}
 

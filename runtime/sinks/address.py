@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from ..errors import SinkError, UsageError
+from ..secrets import without_secrets
 
 FORMS = {
     "ws": "ws://HOST:PORT[?token=T]",
@@ -61,11 +62,6 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{_joined(self.host, self.port)}{'/' if self.topic else ''}{self.topic}"
-
-
-def without_secrets(text: str) -> str:
-    """`text` with everything between // and the last @, and behind token=, starred out."""
-    return re.sub(r"(token=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", text, flags=re.DOTALL))
 
 
 def check_free(address: Address) -> None:
