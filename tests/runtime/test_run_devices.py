@@ -11,15 +11,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cameras import MjpegServer
 from make_video import even_stamps, write_video
 from moving_face import Person, Room, path_of
+from pulse import MISSING, NEEDED, PulseServer
 
 DEADLINE_S = 120.0
 LONG_S = 20
@@ -163,3 +166,56 @@ def test_a_reader_of_stdout_that_goes_ends_it(bundle_path: Path, clip: Path) -> 
         assert process.returncode == 0
         assert process.stderr is not None
         assert "the reader of the output has gone" in process.stderr.read()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(MISSING), reason=NEEDED)
+def test_a_stream_and_a_microphone_that_go_and_come_back(bundle_path: Path) -> None:
+    """A real MJPEG server, a real sound server, the page: every tick is there, and every loss has its notice."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    camera = MjpegServer(30.0)
+    tone = (8000 * np.sin(np.arange(60 * 16_000) * (2 * np.pi * 440 / 16_000))).astype(np.int16)
+    try:
+        with PulseServer() as server, server.microphone("talker", 16_000) as pipe:
+            pipe.play(tone)
+            args = ["--camera", camera.uri, "--mic", "mic:talker", "--serve", f"127.0.0.1:{port}", "--out", "jsonl:-"]
+            with running(bundle_path, *args) as process:
+                assert process.stdout is not None
+                out: list[dict[str, Any]] = []
+
+                def wait_for_line(what: Callable[[dict[str, Any]], bool], why: str) -> None:
+                    assert process.stdout is not None
+                    end = time.monotonic() + DEADLINE_S
+                    while time.monotonic() < end:
+                        out.append(json.loads(process.stdout.readline()))
+                        if what(out[-1]):
+                            return
+                    raise AssertionError(f"no {why} in {DEADLINE_S:.0f} s")
+
+                def both(line: dict[str, Any]) -> bool:
+                    live = line.get("live") or {}
+                    heard = "audio" in line and line["audio"]["rms_dbfs"] > -30
+                    return (live.get("camera"), live.get("microphone"), heard) == ("live", "live", True)
+
+                wait_for_line(both, "line with camera and microphone")
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=DEADLINE_S) as page:
+                    assert b"<html" in page.read()
+                camera.stop()
+                wait_for_line(lambda line: line.get("what") in ("camera_gone", "camera_stalled"), "word about the camera")
+                camera.start()
+                wait_for_line(both, "camera that is back")
+                pipe.pause(True)
+                wait_for_line(lambda line: line.get("what") == "microphone_stalled", "word about the microphone")
+                pipe.pause(False)
+                wait_for_line(both, "microphone that is back")
+                process.send_signal(signal.SIGTERM)
+                rest, err = process.communicate(timeout=DEADLINE_S)
+    finally:
+        camera.stop()
+    assert process.returncode == 0, err
+    out += [json.loads(line) for line in rest.splitlines()]
+    ticks = [t for line in out if "trail" in line for t, _, _ in line["trail"]]
+    assert np.allclose(np.diff(ticks), 1e9 / 30, atol=2), "no hole, whatever was gone"
+    lates = [line["live"]["late_ms"] for line in out if "live" in line]
+    print(f"{len(lates)} estimates, {np.median(lates):.0f} ms late, {max(lates):.0f} at most; {err.splitlines()[-1]}")
