@@ -286,6 +286,8 @@ def test_a_file_that_is_none_or_was_tampered_with_is_refused(tmp_path: Path) -> 
         ranges_of_nothing + ',"search":{"float_groups":[1]}}',
         ranges_of_nothing + ',"search":{"precision":"int8-cpu","float_groups":[1]}}',
         ranges_of_nothing + ',"set":{"clips":[]}}',
+        '{"method":"m","set_sha256":"","clips":Infinity,"graphs":{}}',
+        '{"method":' + "[" * 100_000,
     ):
         bad.write_text(text)
         with pytest.raises(CompileError, match="is no ranges file"):

@@ -25,16 +25,32 @@ with atheris.instrument_imports(include=["sage_edge", "urllib"]):
     from sage_edge.runtime.sources import uri
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
-from tiny_bundle import write_manifest  # noqa: E402
+from tiny_bundle import write_manifest
 
 Provider = atheris.FuzzedDataProvider
 SECRET = "pAs5w0rd"
 WORDS = {
-    "camera": ["camera:", "v4l2:///dev/video0", "csi://0", "rtsp://", "http://", "https://", "none", "file.mp4", "?fps=", "&width=", "&height=", "?pace=", "fourcc=MJPG"],
-    "microphone": ["mic:", "mic:default", "none", "?rate=", "&channels=", "%3F", "%"],
+    "camera": [
+        "camera:",
+        "v4l2:///dev/video0",
+        "csi://0",
+        "rtsp://",
+        "http://",
+        "https://",
+        "none",
+        "file.mp4",
+        "?",
+        "fps=",
+        "&",
+        "width=",
+        "height=",
+        "pace=",
+        "fourcc=MJPG",
+    ],
+    "microphone": ["mic:", "mic:default", "none", "?", "rate=", "&", "channels=", "%3F", "%"],
     "sink": ["jsonl:", "csv:", "ws://", "prometheus://", "mqtt://", "mqtts://", ":1883/", "?token=", "[::1]", "127.0.0.1", ":0", "/", "#", "+"],
     "smoothing": ["one-euro", ":", "0.5", ",", "1", "average", "s", "none", "nan", "inf", "1e999", "-"],
-}  # fmt: skip
+}
 
 
 def accept(call: Callable[[], Any], secret: str = "") -> Any:
@@ -43,7 +59,7 @@ def accept(call: Callable[[], Any], secret: str = "") -> Any:
         return call()
     except errors.SageError as error:
         said = str(error)
-        assert said and said.isprintable(), f"not one line: {said!r}"
+        assert said.isprintable(), f"not one line: {said!r}"
         assert not secret or secret not in said, f"a password in an error: {said!r}"
         return None
 

@@ -40,10 +40,20 @@ def newer_schema(path: Path) -> None:
     _edit(path, lambda value: value.update(schema=2))
 
 
+def line_break_in_a_key(path: Path) -> None:
+    _edit(path, lambda value: value.update({"a\nb": 1}))
+
+
 @pytest.mark.parametrize("verb", ["run", "verify", "inspect", "profile"])
 @pytest.mark.parametrize(
     ("damage", "says"),
-    [(flipped_byte, "sha256"), (missing_file, "lacks"), (path_that_leaves, "not a plain path inside"), (newer_schema, "schema")],
+    [
+        (flipped_byte, "sha256"),
+        (missing_file, "lacks"),
+        (path_that_leaves, "not a plain path inside"),
+        (newer_schema, "schema"),
+        (line_break_in_a_key, "unknown"),
+    ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_refused_in_one_line(

@@ -126,6 +126,7 @@ def test_an_older_file_is_replaced(tmp_path: Path) -> None:
         ("jsonl", "sink 'jsonl' names no target; write jsonl:- or jsonl:FILE"),
         ("csv:", "sink 'csv:' names no target; write csv:FILE"),
         ("csv:-", "csv goes to a file"),
+        ("csv:a\0b", "names no target"),
         ("", "unknown sink ''"),
     ],
 )
@@ -139,6 +140,8 @@ def test_wrong_use(spec: str, says: str) -> None:
 def test_two_sinks_to_one_place(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two outputs go to"):
         open_sinks([f"jsonl:{tmp_path}/x", f"csv:{tmp_path}/x"])
+    with pytest.raises(UsageError, match="names no target"):
+        open_sinks(["jsonl:a\0b"])
     assert [sink.spec for sink in open_sinks(["jsonl:-", f"csv:{tmp_path}/x"])] == ["jsonl:-", f"csv:{tmp_path}/x"]
     assert list(tmp_path.iterdir()) == []
 
