@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import SourceError
 from . import FrameEvent
 from .reader import Unreachable
-from .v4l2_devices import listing, problem_of, video_devices
+from .v4l2_devices import gives_pictures, listing, problem_of, video_devices
 
 if TYPE_CHECKING:
     from ..clock import Clock
@@ -63,7 +63,7 @@ class V4l2Reader:
             ok, pixels = False, None
         now_ns = self._clock.now_ns()
         if not ok or pixels is None or not pixels.size:
-            if not os.path.exists(self._path):
+            if not gives_pictures(self._path):
                 raise Unreachable(f"{self._path} was unplugged")
             self.damaged += 1
             self._failures += 1

@@ -91,6 +91,18 @@ def problem_of(path: str) -> str | None:
     return None
 
 
+def gives_pictures(path: str) -> bool:
+    """Whether the device is there and answers."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return _captures(fd)
+    finally:
+        os.close(fd)
+
+
 def listing(devices: list[VideoDevice]) -> str:
     """What there is, for an error of one line."""
     if not devices:
@@ -110,8 +122,15 @@ def _holders(path: str) -> Iterator[tuple[int, str]]:
         if int(process.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            if any(os.path.realpath(link) == real for link in (process / "fd").iterdir()):
+            if any(_target(link) == real for link in (process / "fd").iterdir()):
                 yield int(process.name), (process / "comm").read_text().strip()
+
+
+def _target(link: Path) -> str | None:
+    try:
+        return os.readlink(link)
+    except OSError:
+        return None
 
 
 def _look(path: str, stable: str) -> VideoDevice | None:
