@@ -81,6 +81,18 @@ def test_each_track_has_the_window_it_would_have_alone(bundle: Bundle, data: st.
                 assert np.abs(np.subtract(here[0].trail, alone[number, TICK(k)].trail)).max() <= 1e-6, "the window of the track seen last"
 
 
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-3), ("int8", 2e-2)])
+def test_openvino_gives_what_onnxruntime_gives(bundle: Bundle, precision: str, most: float) -> None:
+    pytest.importorskip("openvino")
+    tracks = {1: [True] * 45, 2: [k >= 10 for k in range(45)], 3: [20 <= k < 32 for k in range(45)]}
+    outcomes = []
+    for backend in ("onnxruntime", "openvino"):
+        with Session(bundle, backend, precision, t0_ns=0, threads=1, follow="all", most_faces=3, hop_thread=True) as session:
+            outcomes.append(feed(session, tracks))
+    assert [(e.t_ns, e.face) for e in outcomes[0]] == [(e.t_ns, e.face) for e in outcomes[1]]
+    assert max(np.abs(np.subtract(a.trail, b.trail)).max() for a, b in zip(*outcomes, strict=True)) <= most
+
+
 def test_nobody_is_one_estimate_without_a_face(bundle: Bundle) -> None:
     with Session(bundle, precision="fp32", t0_ns=0, follow="all") as session:
         session.advance(SECOND)
