@@ -52,6 +52,8 @@ class Address:
         if scheme in MQTT_PORTS:
             if parts.query:
                 raise UsageError(f"sink {shown!r} takes nothing behind its topic; write {form}")
+            if "@" in parts.path:
+                raise UsageError(f"sink {shown!r}: / in a user or password is %2F, ? is %3F, and @ in a topic %40; write {form}")
             user, password = (None if text is None else unquote(text) for text in (parts.username, parts.password))
             return cls(scheme, host, MQTT_PORTS[scheme] if port is None else port, _topic(shown, unquote(parts.path)), user, password)
         if port is None:

@@ -99,6 +99,8 @@ SECRET = "hunter2hunter2"
         f"ws://h:1?token=a {SECRET}\n",
         f"mqtt://me:a\n{SECRET}@broker/x",
         f"mqtt://me:a/{SECRET}@broker/x#",
+        f"mqtt://m/e:{SECRET}@broker/x",
+        f"mqtts://me/{SECRET}@",
     ],
 )
 def test_no_error_tells_a_secret(spec: str) -> None:
