@@ -123,7 +123,7 @@ def _check(text: str, what: str, example: str) -> None:
     if not text:
         raise UsageError(f"the {what} has no name; write {example}")
     if not text.isprintable():
-        raise UsageError(f"{what} {text!r} has characters that cannot be printed; write %XX for them")
+        raise UsageError(f"{what} {without_secrets(text)!r} has characters that cannot be printed; write %XX for them")
 
 
 def _file(text: str) -> CameraUri:

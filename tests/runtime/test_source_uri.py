@@ -119,7 +119,7 @@ def test_any_text_is_understood_or_refused_in_one_line(text: str) -> None:
     assert all(len(line.splitlines()) == 1 for line in refusals)
 
 
-@pytest.mark.parametrize("password", ["hunter2", "hunter/2", "hunter2@", "hunter2?#"])
+@pytest.mark.parametrize("password", ["hunter2", "hunter/2", "hunter2@", "hunter2?#", "hunter\x01"])
 @pytest.mark.parametrize("scheme", ["http", "rtsp", "rstp"])
 def test_passwords_are_in_no_text_and_no_error(scheme: str, password: str) -> None:
     text = f"{scheme}://eve:{password}@host/x?user=eve&passwd=swordfish&size=3"
