@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -63,3 +65,18 @@ def test_copies_without_a_gpu_is_a_line() -> None:
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith("copies: ")
+
+
+@pytest.mark.slow
+def test_loop_counts_the_cpu_time_beside_the_engines() -> None:
+    result = run("loop", "--json", "--n", "1")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["unit"] == "ms of CPU per second"
+    for name in ("loop", "beside_engines"):
+        variant, notes = found["variants"][name], found["notes"][name]
+        assert 0 < variant["min"] <= variant["median"]
+        assert variant["n"] >= 1
+        assert abs(found["ratios"][f"{name}_over_budget"] - 10 / variant["median"]) < 0.01
+        assert notes["estimates"] >= 10
+    assert found["notes"]["loop"]["engines_ms_per_s"] < found["notes"]["beside_engines"]["engines_ms_per_s"]
