@@ -203,8 +203,8 @@ class Session:
         forwards or backwards, as a new session would. Counts, and the finder's tracks, go on; what comes too late for that tick is counted as lost.
         Raises UsageError."""
         self._open()
-        self._time.restart(t_ns)
         self._hops.ready()
+        self._time.restart(t_ns)
         self._sound.restart()
         self._tracks.clear()
         self._next_tick, self._decided, self._newest_of_hop = 0, -1, self.hop - 1

@@ -83,7 +83,7 @@ def test_temporal_model_has_no_modality(temporal_bundle: Bundle) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_neither_chunks_nor_order_nor_polls_matter(bundle: Bundle, data: st.DataObject) -> None:
+def test_neither_chunks_nor_order_nor_polls_nor_a_thread_matter(bundle: Bundle, data: st.DataObject) -> None:
     clip = make_clip(4.6, data.draw(st.sampled_from([12.0, 30.0, 50.0])), seed=data.draw(st.integers(0, 5)), jitter_ns=3_000_000)
     t0_ns, hop = data.draw(st.integers(-(10**15), 10**15)), data.draw(st.sampled_from([1, 4, 15, 100]))
 
@@ -108,7 +108,8 @@ def test_neither_chunks_nor_order_nor_polls_matter(bundle: Bundle, data: st.Data
             video_first = frames[0][1] < sound[0][1]
         order.append((frames if video_first else sound).pop(0))
     polls = set(data.draw(st.lists(st.integers(0, len(order)), max_size=20)))
-    with Session(bundle, precision="fp32", hop=hop, t0_ns=t0_ns) as session:
+    follow, thread = data.draw(st.sampled_from(["largest", "all"])), data.draw(st.booleans())
+    with Session(bundle, precision="fp32", hop=hop, t0_ns=t0_ns, follow=follow, hop_thread=thread) as session:
         assert run(session, shifted(order), lambda i: i in polls) == expected
         assert session.drops == expected[-1].drops
 

@@ -23,11 +23,12 @@ NOISE = (0.1 * RNG.standard_normal(160_000)).astype(np.float32)
 PICTURE = np.kron(RNG.integers(30, 220, (12, 16, 3)), np.ones((20, 20, 1))).astype(np.uint8)
 
 
-def feed(session: Session, tracks: dict[int, Sequence[bool]], only: int | None = None) -> list[Estimate]:
-    """Push frame by frame the faces of `tracks` (number -> whether it is there), each track with a face of its own that changes; one second of sound
-    every second."""
+def feed(session: Session, tracks: dict[int, Sequence[bool]], only: int | None = None, ahead: int = 0) -> list[Estimate]:
+    """Push frame by frame the faces of `tracks` (number -> whether it is there), each track with a face of its own that changes, and sound that is
+    pushed `ahead` frames before those of its time, or behind them."""
     for k in range(len(next(iter(tracks.values())))):
-        session.push_audio(NOISE[k * 533 : k * 533 + 533], k * 533 * 62_500)
+        for j in range(ahead + 1) if k == 0 else (k + ahead,) if k + ahead >= 0 else ():
+            session.push_audio(NOISE[j * 533 : j * 533 + 533], j * 533 * 62_500)
         there = [track for track, seen in tracks.items() if seen[k] and only in (None, track)]
         for track in there:
             session.push_face(np.roll(FACES[track % 6], k, axis=0), TICK(k), track=track)
@@ -79,6 +80,16 @@ def test_each_track_has_the_window_it_would_have_alone(bundle: Bundle, data: st.
             )
             for _, _, number in before:
                 assert np.abs(np.subtract(here[0].trail, alone[number, TICK(k)].trail)).max() <= 1e-6, "the window of the track seen last"
+
+
+def test_who_is_ahead_frames_or_sound_changes_nothing(bundle: Bundle) -> None:
+    tracks = {1: [k < 40 for k in range(70)], 2: [k >= 20 for k in range(70)], 3: [k % 30 < 15 for k in range(70)]}
+    outcomes = []
+    for ahead in (0, 25, -25):
+        with Session(bundle, precision="fp32", t0_ns=0, hop=7, follow="all", most_faces=3) as session:
+            outcomes.append([e for e in feed(session, tracks, ahead=ahead) if e.t_ns <= TICK(40)])
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert len(outcomes[0]) > 10
 
 
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-3), ("int8", 2e-2)])
