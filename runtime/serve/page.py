@@ -30,7 +30,8 @@ KEEP = {"hello": 1, "notice": 50, "estimate": 480, "status": 1}
 
 
 class Page:
-    """Serves the page at `host`:`port`. A sink (see `sinks.Sink`) whose calls never wait, and `start` may come again.
+    """Serves the page at `host`:`port`. A sink (see `sinks.Sink`) whose calls never wait, and `start` may come again. Nothing listens before
+    `listen` or `start`.
 
     Raises UsageError for an address that others reach without a token, and where the `websockets` package is missing; SinkError for a host
     that does not resolve.
@@ -39,12 +40,16 @@ class Page:
     def __init__(self, host: str, port: int, token: str | None = None, share_video: bool = False, clock: Clock | None = None) -> None:
         self._clock = clock or MonotonicClock()
         self._broadcast = Broadcast(host, port, http=_document, token=token, keep=KEEP, pulse=self._pulse)
-        self.spec = f"page:{self._broadcast.place}"
         self.share_video = share_video
         self.note = self._broadcast.note
         """What a person should be told about the address, None for loopback."""
         self._pictures = Pictures(self._broadcast) if share_video else None
-        self._started = False
+        self._listens = False
+
+    @property
+    def spec(self) -> str:
+        """Its name among the sinks."""
+        return f"page:{self._broadcast.place}"
 
     @property
     def url(self) -> str:
@@ -56,11 +61,15 @@ class Page:
         """Messages that slow readers did not get."""
         return self._broadcast.counts().dropped
 
-    def start(self, hello: dict[str, Any]) -> None:
-        """Listen. Raises SinkError for an address that cannot be had."""
-        if not self._started:
+    def listen(self) -> None:
+        """Be there, and say that nothing has come yet; again does nothing. Raises SinkError for an address that cannot be had."""
+        if not self._listens:
             self._broadcast.start()
-            self._started = True
+            self._listens = True
+
+    def start(self, hello: dict[str, Any]) -> None:
+        """Show a run that begins; `listen`, if that was not done."""
+        self.listen()
         self._broadcast.publish(_line({**hello, "share_video": self.share_video}), "hello")
 
     def write(self, estimate: Estimate) -> None:

@@ -117,9 +117,9 @@ class Tab:
             self.requests.append(params["url"])
 
     def go(self, url: str) -> None:
-        """Load another address."""
+        """Load `url` into the new tab."""
         self.call("Page.navigate", url=url)
-        self.until("document.readyState === 'complete'")
+        self.until("location.protocol === 'http:' && document.readyState === 'complete'")
 
     def js(self, expression: str) -> Any:
         """The value of `expression` in the page."""

@@ -25,7 +25,7 @@ def hello(**changes: Any) -> dict[str, Any]:
         **{"trained_on": {"name": "synthetic, 60 people", "synthetic": True}, "bundle": "0" * 64, "precision": "int8", "backend": "onnxruntime"},
         **{"auto": None, "rungs": None, "threads": 2, "window": 300, "hop": HOP, "rate_hz": 30, "sample_rate_hz": 16000, "warm_up_ms": 10000},
         **{"version": "0.1.0", "smooth": {"kind": "one-euro", "min_cutoff_hz": 0.5, "beta": 1.0, "by_track": True}, "budget_ms": 500},
-        **{"camera": "v4l2:///dev/video0", "microphone": "mic:default", **changes},
+        **{"camera": "v4l2:///dev/video0", "microphone": "mic:default", "faces": "largest", "finder": "cascade", **changes},
     }
 
 

@@ -125,7 +125,20 @@ def test_an_address_that_others_reach_needs_a_token() -> None:
 def test_an_address_that_is_taken(pages: Callable[..., Page]) -> None:
     port = int(pages().url.rstrip("/").rpartition(":")[2])
     with pytest.raises(SinkError, match="Address already in use"):
-        Page("127.0.0.1", port).start(hello())
+        Page("127.0.0.1", port).listen()
+
+
+def test_a_page_is_there_before_the_run(pages: Callable[..., Page]) -> None:
+    page = Page("127.0.0.1", 0)
+    page.listen()
+    page.listen()
+    with connect(page) as reader:
+        assert json.loads(reader.recv(PATIENCE_S))["type"] == "pulse"
+        page.start(hello())
+        while (line := json.loads(reader.recv(PATIENCE_S)))["type"] == "pulse":
+            pass
+        assert line == {**hello(), "share_video": False}
+    page.close()
 
 
 def test_the_document_is_given_to_who_may_have_it(pages: Callable[..., Page]) -> None:

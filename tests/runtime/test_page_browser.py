@@ -114,7 +114,7 @@ def test_what_was_sent_is_shown(browser: Chromium, pages: Callable[..., Page], t
         for part in parts:
             assert part in text_of(tab, selector)
     check(tab, page)
-    tab.screenshot(tmp_path / "seen.png")
+    tab.screenshot(tmp_path / "seen.png", whole=True)
     seen = cv2.imread(str(tmp_path / "seen.png"))
     assert seen is not None
     corner = seen[5, 5].mean()

@@ -67,7 +67,7 @@ function nth(n) {
 function showEstimates(at) {
   const { latest } = state;
   if (!latest.length) return;
-  const text = latest.map(sentence).join(" ");
+  const text = latest.map(sentence).join("\n");
   say($("plane-text"), text);
   if (at - spoken > SPEAK_MS || !spoken) {
     spoken = at;
@@ -83,7 +83,7 @@ function showEstimates(at) {
   }));
   paint($("tracks"));
   const live = latest[0].live;
-  say($("ages"), isOld(at) ? `The newest estimate is ${ago(ageMs(at))} old.` : live ? `Of ${fixed(live.late_ms, 0, "ms")} before it was sent; the newest frame was ${fixed(live.frame_age_ms, 0, "ms")} old.`
+  say($("ages"), isOld(at) ? `The newest estimate is ${ago(ageMs(at))} old.` : live ? `${fixed(live.late_ms, 0, "ms")} from the moment to its estimate; the newest frame was ${fixed(live.frame_age_ms, 0, "ms")} old.`
     : `Recorded stream, ${fixed(state.newest / 1000, 1, "s")} into it.`);
   showReliability(latest);
   fill($("legend"), [...state.series.values()].filter((line) => line.name).map((line) => make("span", [make("span", null, { class: "swatch", "data-colour": line.colour ?? "none" }), line.name]))
@@ -157,7 +157,7 @@ function showDevice(hello, process, live) {
   facts($("device"), [["model", `${model.name}, ${model.preset}${model.revision ? `, ${String(model.revision).slice(0, 10)}` : ""}`], ["trained on", hello.trained_on.name],
     ["runs as", `${hello.precision} on ${hello.backend}${hello.threads ? `, ${hello.threads} threads` : ""}`],
     ["window", `${fixed(hello.window / hello.rate_hz, 1, "s")}; an estimate every ${fixed(state.hopMs / 1000, 2, "s")}`],
-    live && ["faces", live.face_every === 1 ? "every frame is read" : `every ${nth(live.face_every)} frame is read`],
+    hello.faces && ["faces", `${hello.faces}, found by ${hello.finder || "the cascade"}`], live && ["frames", `every ${live.face_every === 1 ? "one" : nth(live.face_every)} is read`],
     ["smoothing", smoothing(hello.smooth)], hello.budget_ms ? ["budget", fixed(hello.budget_ms, 0, "ms")] : null,
     process && ["memory", fixed(process.rss_mb, 0, "MB")], process && ["processor", `${fixed(process.cpu_percent, 0)} % of a core`], process && ["temperature", fixed(process.temperature_c, 0, "\u00b0C")],
     ["sage-edge", hello.version || "\u2013"]]);

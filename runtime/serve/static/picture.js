@@ -19,14 +19,18 @@ function drawPicture(canvas) {
   canvas.width = image.width;
   canvas.height = image.height;
   pen.drawImage(image, 0, 0);
-  pen.lineWidth = 2;
+  pen.lineJoin = "round";
   pen.font = "bold 14px system-ui, sans-serif";
   for (const estimate of state.latest) {
     if (!estimate.face || !estimate.face.box) continue;
     const [x, y, w, h] = estimate.face.box.map((side) => side * scale);
-    pen.fillStyle = pen.strokeStyle = colourOf(lineOf(estimate));
-    pen.strokeRect(x, y, w, h);
-    write(pen, `face ${estimate.face.track}`, x + 2, y > 18 ? y - 5 : y + 16, "left");
+    for (const [colour, thick] of [["#000000", 4], [colourOf(lineOf(estimate)), 2]]) {      // dark behind it: a picture has any colour
+      pen.fillStyle = pen.strokeStyle = colour;
+      pen.lineWidth = thick;
+      pen.strokeRect(x, y, w, h);
+      if (thick === 4) pen.strokeText(`face ${estimate.face.track}`, x + 2, y > 22 ? y - 7 : y + 18);
+      else pen.fillText(`face ${estimate.face.track}`, x + 2, y > 22 ? y - 7 : y + 18);
+    }
   }
   canvas.setAttribute("aria-label", `newest picture of the camera, ${width} by ${height}, with ${state.latest.filter((e) => e.face).length} faces`);
 }

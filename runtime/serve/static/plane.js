@@ -6,6 +6,7 @@ function drawPlane(canvas, now) {
   const { pen, width, height } = surface(canvas);
   const side = Math.min(width, height), margin = 26, x = (v) => margin + (v + 1) / 2 * (side - 2 * margin), y = (a) => margin + (1 - a) / 2 * (side - 2 * margin);
   drawAxes(pen, x, y);
+  const labels = [];
   for (const line of state.series.values()) {
     const colour = colourOf(line);
     drawTrail(pen, line.ticks, now, x, y, colour, 1, 0.45);
@@ -13,14 +14,27 @@ function drawPlane(canvas, now) {
     const raw = between(line.ticks, now), head = between(line.hops, now);
     const gone = now - line.hops[line.hops.length - 1].t > 2 * state.hopMs;
     if (!raw || !head || gone) continue;
-    pen.fillStyle = pen.strokeStyle = colour;
+    pen.fillStyle = colour;
     disc(pen, x(raw.v), y(raw.a), 3);
     pen.fill();
-    pen.lineWidth = 3;
+    pen.lineWidth = head.face ? 2 : 3;
+    pen.strokeStyle = head.face ? colours.card : colour;
+    pen.fillStyle = head.face ? colour : colours.card;
     disc(pen, x(head.v), y(head.a), 9);
-    if (head.face) pen.fill(); else { pen.fillStyle = colours.card; pen.fill(); pen.stroke(); }
+    pen.fill();
+    pen.stroke();
     if (line.name && line.key >= 0) label(pen, String(line.key), x(head.v), y(head.a));
-    else if (!head.face) caption(pen, "no face", x(head.v), y(head.a), side);
+    else if (!head.face) labels.push(["no face", Math.min(Math.max(x(head.v), 40), side - 40), y(head.a) - 16, "center"]);
+  }
+  labels.push(["activated +1", x(0), y(1) - 9, "center"], ["calm \u22121", x(0), y(-1) + 18, "center"]);
+  labels.push(["unpleasant \u22121", x(-1) + 3, y(0) - 6, "left"], ["pleasant +1", x(1) - 3, y(0) - 6, "right"]);
+  pen.fillStyle = colours.quiet;
+  pen.strokeStyle = colours.card;
+  pen.lineWidth = 3;
+  for (const [text, px, py, align] of labels) {
+    pen.textAlign = align;
+    pen.strokeText(text, px, py);
+    pen.fillText(text, px, py);
   }
 }
 
@@ -36,16 +50,12 @@ function drawAxes(pen, x, y) {
   pen.strokeStyle = colours.quiet;
   stroke(pen, [[x(0), y(-1)], [x(0), y(1)]]);
   stroke(pen, [[x(-1), y(0)], [x(1), y(0)]]);
-  pen.fillStyle = colours.quiet;
-  write(pen, "activated +1", x(0), y(1) - 9, "center");
-  write(pen, "calm \u22121", x(0), y(-1) + 18, "center");
-  write(pen, "unpleasant \u22121", x(-1) + 3, y(0) - 6, "left");
-  write(pen, "pleasant +1", x(1) - 3, y(0) - 6, "right");
 }
 
 function drawTrail(pen, points, now, x, y, colour, width, alpha) {
   pen.strokeStyle = colour;
   pen.lineWidth = width;
+  pen.lineCap = "butt";           // round ones overlap, and would show as dots
   const end = after(points, now), head = between(points, now);
   const shown = points.slice(after(points, now - TRAIL_MS), end);
   if (head && end < points.length) shown.push(head);
@@ -55,6 +65,7 @@ function drawTrail(pen, points, now, x, y, colour, width, alpha) {
     stroke(pen, [[x(shown[i - 1].v), y(shown[i - 1].a)], [x(shown[i].v), y(shown[i].a)]]);
   }
   pen.globalAlpha = 1;
+  pen.lineCap = "round";
 }
 
 function stroke(pen, points) {
@@ -78,9 +89,4 @@ function label(pen, text, px, py) {
   pen.font = "bold 11px system-ui, sans-serif";
   write(pen, text, px, py + 4, "center");
   pen.font = "12px system-ui, sans-serif";
-}
-
-function caption(pen, text, px, py, side) {
-  pen.fillStyle = colours.ink;
-  write(pen, text, px, py - 16, px > side - 40 ? "right" : px < 40 ? "left" : "center");
 }

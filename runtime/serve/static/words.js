@@ -1,6 +1,6 @@
 // Numbers and states as people read them, and as a screen reader says them.
 
-const STAGE_NAMES = { capture: "capture", find: "face", crop: "crop", visual: "visual", audio: "audio", fusion: "fusion", wait: "wait", emit: "emit" };
+const STAGE_NAMES = { capture: "capture", find: "face", crop: "crop", visual: "visual", audio: "audio", fusion: "fusion", wait: "wait", hop: "whole hop", emit: "emit" };
 const WHAT_NAMES = { sink_failed: "output failed", sink_recovered: "output works again", clock_jump: "clock jumped", degraded: "degraded on purpose" };
 
 function signed(value, digits = 2) {
