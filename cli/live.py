@@ -151,12 +151,11 @@ def _sinks(args: argparse.Namespace, clock: Clock) -> tuple[list[Any], Callable[
     show, notes = None, [note for sink in found if (note := getattr(sink, "note", None))]
     if args.serve:
         from sage_edge.runtime.serve.page import Page
-        from sage_edge.runtime.sinks.address import Address, check_free
         from sage_edge.runtime.sinks.broadcast import parse_address
 
         host, port = parse_address(args.serve)
         page = Page(host, port, token=args.token, share_video=args.share_video, clock=clock)
-        check_free(Address("http", host, port))
+        page.listen()
         show = page.offer if args.share_video else None
         found.append(page)
         notes += [f"the page is at {page.url}", *([page.note] if page.note else [])]
