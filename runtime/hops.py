@@ -11,10 +11,12 @@ With a thread, frames go on being encoded while a hop is computed. A hop is neve
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from dataclasses import dataclass
 from queue import SimpleQueue
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,10 +58,12 @@ class Hops:
         self._jobs: SimpleQueue[Hop | None] = SimpleQueue()
         self._idle = threading.Event()
         self._idle.set()
-        self._thread: threading.Thread | None = None
+        self._end: weakref.finalize[Any, Hops] | None = None
         if thread:
-            self._thread = threading.Thread(target=self._work, name="sage-hop", daemon=True)
-            self._thread.start()
+            worker = threading.Thread(target=self._work, name="sage-hop", daemon=True)
+            worker.start()
+            # also where nobody closes it, at the interpreter's end: an engine must not run on while its memory goes
+            self._end = weakref.finalize(self, _stop, self._jobs, worker)
 
     def check(self) -> None:
         """Raise what a hop in the thread has raised, once."""
@@ -68,16 +72,21 @@ class Hops:
             raise error
 
     def ready(self) -> None:
-        """Wait until nothing is computed. Raises as `check`."""
+        """Wait, for the next hop, until nothing is computed. Raises as `check`."""
         if not self._idle.is_set():
             before = perf_counter_ns()
             self._idle.wait()
             self._wait_ns.add(perf_counter_ns() - before)
         self.check()
 
+    def settle(self) -> None:
+        """Wait until nothing is computed. Raises as `check`."""
+        self._idle.wait()
+        self.check()
+
     def run(self, hop: Hop) -> None:
         """Compute the hop, or have it computed. Raises EngineError; with a thread a later call does."""
-        if self._thread is None:
+        if self._end is None:
             self._done.append(self._compute(hop))
         else:
             self._idle.clear()
@@ -93,10 +102,8 @@ class Hops:
 
     def close(self) -> None:
         """Finish what was begun and end the thread; calling it again does nothing."""
-        if self._thread is not None:
-            self._jobs.put(None)
-            self._thread.join()
-            self._thread = None
+        if self._end is not None:
+            self._end()
 
     def _work(self) -> None:
         while (hop := self._jobs.get()) is not None:
@@ -156,3 +163,8 @@ class Hops:
             f"the {guilty} graph in {self._graphs.precision} left {output.size - int(np.isfinite(output).sum())} non-finite values in {name!r} "
             f"at tick {newest}; use precision='fp32' or compile the bundle again"
         )
+
+
+def _stop(jobs: SimpleQueue[Hop | None], worker: threading.Thread) -> None:
+    jobs.put(None)
+    worker.join()

@@ -188,7 +188,7 @@ class Session:
             self._reach(last)
             self._run_hop(last - 1)
         self._finished, self._frame = True, None
-        self._hops.ready()
+        self._hops.settle()
 
     def set_hop(self, ticks: int) -> None:
         """Make the hops that are not decided yet `ticks` long; ticks that are over by now, in a hop that was to be longer, become one. Raises
@@ -203,7 +203,7 @@ class Session:
         forwards or backwards, as a new session would. Counts, and the finder's tracks, go on; what comes too late for that tick is counted as lost.
         Raises UsageError."""
         self._open()
-        self._hops.ready()
+        self._hops.settle()
         self._time.restart(t_ns)
         self._sound.restart()
         self._tracks.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -120,6 +122,17 @@ def test_closing_waits_for_the_hop_and_leaves_no_thread(bundle: Bundle) -> None:
     session.close()
     assert threading.active_count() == before
     assert [e.t_ns for e in session.poll()] == [TICK(4)]
+
+
+def test_a_process_that_forgets_to_close_ends_cleanly(bundle: Bundle) -> None:
+    code = f"""
+from sage_edge.runtime import Bundle, Session
+session = Session(Bundle.open({str(bundle.path)!r}), precision="fp32", t0_ns=0, hop=1, hop_thread=True, threads=1)
+for k in range(20):
+    session.advance(k * 33_333_334)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env={"PYTHONPATH": ":".join(sys.path)})
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_sound_that_comes_meanwhile_changes_no_hop(bundle: Bundle) -> None:
