@@ -35,7 +35,8 @@ typedef struct {
 
 /* Output columns that are done together, as cells of one plane. */
 typedef struct {
-    int32_t base, columns, fewest, most; /* of the plane: first and number; in a cell: fewest and most */
+    int32_t base, columns; /* the first one, and how many */
+    int32_t fewest, most;  /* that a cell has */
     area_span spans[STRIP];
     cell_columns cells[STRIP + CELLS_PAD];
 } strip;
@@ -109,9 +110,9 @@ static int fits(const strip *p, const area_span *span, int32_t n) {
 }
 
 static void add(strip *p, const area_span *span, int32_t n) {
-    if (!n) p->base = span->first, p->fewest = p->most = span->count;
-    if (span->count < p->fewest) p->fewest = span->count;
-    if (span->count > p->most) p->most = span->count;
+    if (!n) p->base = span->first;
+    if (!n || span->count < p->fewest) p->fewest = span->count;
+    if (!n || span->count > p->most) p->most = span->count;
     p->columns = span->first + span->count - p->base;
     p->spans[n] = *span;
 }
@@ -167,7 +168,7 @@ static void colours_of(int32_t n, float (*level)[STRIP]) {
     }
 }
 
-/* Where the components of plane k go: sums of R, G, B, and levels of luma and chroma, to `level`, whose last line takes what is not used. */
+/* Where the components of plane k go: sums of R, G, B, or levels of luma and chroma, to `level`, whose last line takes what is not used. */
 static cell_output output_of(const source *s, int k, float (*level)[STRIP]) {
     if (s->format == SAGE_RGB) return (cell_output){{level[0], level[1], level[2]}, {1, 1, 1}, {0}};
     if (s->format == SAGE_BGR) return (cell_output){{level[2], level[1], level[0]}, {1, 1, 1}, {0}};
