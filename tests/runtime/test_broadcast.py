@@ -281,6 +281,21 @@ def test_a_token_that_cannot_be_sent_is_refused(token: str) -> None:
         Broadcast("127.0.0.1", 0, token=token)
 
 
+def test_ipv6() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    broadcast = Broadcast("::1", 0, http=lambda path: ("text/plain", b"in"))
+    broadcast.start()
+    try:
+        assert broadcast.place == f"[::1]:{broadcast.port}"
+        with client.connect(f"ws://{broadcast.place}/", origin=f"http://{broadcast.place}"):
+            until(lambda: broadcast.counts().readers == 1, "a reader")
+    finally:
+        broadcast.close()
+
+
 def test_an_address_that_is_taken(serve: Callable[..., Broadcast]) -> None:
     port = serve().port
     with pytest.raises(SinkError, match=f"cannot serve at 127.0.0.1:{port}: Address already in use.*; choose another"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +62,11 @@ def text_of(tab: Tab, selector: str) -> str:
     return str(tab.js(f"document.querySelector({selector!r}).innerText"))
 
 
+def shows(tab: Tab, selector: str, text: str) -> None:
+    """Wait until `text` is seen there: the page writes a few times a second."""
+    tab.until(f"document.querySelector({json.dumps(selector)}).innerText.includes({json.dumps(text)})")
+
+
 def minus(value: float, digits: int = 2) -> str:
     """As the page writes it."""
     text = f"{abs(value):.{digits}f}"
@@ -90,14 +97,14 @@ def test_what_was_sent_is_shown(browser: Chromium, pages: Callable[..., Page], t
     notices(page, now_ns)
     tab = browser.open(page.url, **screen)
     (last,) = stream.hop(now_ns + HOP_NS)
-    page.write(last)
     page.status(status(now_ns))
+    page.write(last)
     assert last.smooth is not None
     tab.until(f"{READY} && state.status !== null && state.newest === {last.t_ns} / 1e6")
     shown = f"{minus(last.smooth.valence)} raw {minus(last.valence)}"
     tab.until(f"document.querySelector('#tracks td').innerText.replace(/\\s+/g, ' ') === {shown!r}")
-    assert f"valence {minus(last.smooth.valence)}" in text_of(tab, "#plane-text")
-    assert "was trained on synthetic data (synthetic, 60 people)" in text_of(tab, "#banners")
+    shows(tab, "#plane-text", f"valence {minus(last.smooth.valence)}")
+    shows(tab, "#banners", "was trained on synthetic data (synthetic, 60 people)")
     assert text_of(tab, "#connection") == "live"
     rows = {row.split("\t")[0]: row.split("\t")[1:4] for row in text_of(tab, "#stages").splitlines()}
     assert rows["audio"] == ["11.7", "12.6", "15.2"]
@@ -112,7 +119,7 @@ def test_what_was_sent_is_shown(browser: Chromium, pages: Callable[..., Page], t
         "#notices": [detail for _, detail in NOTICES],
     }.items():
         for part in parts:
-            assert part in text_of(tab, selector)
+            shows(tab, selector, part)
     check(tab, page)
     tab.screenshot(tmp_path / "seen.png", whole=True)
     seen = cv2.imread(str(tmp_path / "seen.png"))
@@ -132,10 +139,10 @@ def test_several_faces_are_told_apart(browser: Chromium, pages: Callable[..., Pa
     tab = browser.open(page.url, still=True)
     tab.until(f"{READY} && document.getElementById('tracks').children.length === 3")
     assert [row.split("\t")[0] for row in text_of(tab, "#tracks").splitlines() if row.startswith("face")] == ["face 1", "face 2", "face 3"]
-    assert "Face 1: valence" in text_of(tab, "#plane-text")
-    assert "Face 3: valence" in text_of(tab, "#plane-text")
+    shows(tab, "#plane-text", "Face 1: valence")
+    shows(tab, "#plane-text", "Face 3: valence")
     for name in ("face 1", "face 2", "face 3"):
-        assert name in text_of(tab, "#legend")
+        shows(tab, "#legend", name)
         assert name in tab.js("document.getElementById('valence-line').getAttribute('aria-label')")
     tab.until("drawn.lines > 0")
     tab.screenshot(tmp_path / "seen.png")
@@ -153,9 +160,9 @@ def test_no_face_and_a_model_that_weighs_moments_alone(browser: Chromium, pages:
         page.write(Estimate(**{**estimate.__dict__, "smooth": None}))
     tab = browser.open(page.url)
     tab.until(READY)
-    assert "No face, from sound alone: valence" in text_of(tab, "#plane-text")
-    assert "weighs moments alone" in text_of(tab, "#reliability")
-    assert "smoothing\nnone" in text_of(tab, "#device")
+    shows(tab, "#plane-text", "No face, from sound alone: valence")
+    shows(tab, "#reliability", "weighs moments alone")
+    shows(tab, "#device", "smoothing\nnone")
     assert tab.js("document.getElementById('visual-figure').hidden")
     check(tab, page)
 
@@ -169,7 +176,7 @@ def test_a_lost_server_is_said_and_found_again(browser: Chromium, pages: Callabl
     page.close()
     tab.until("document.getElementById('connection').innerText.startsWith('disconnected')")
     tab.until("document.querySelector('main').classList.contains('stale') && document.title.startsWith('disconnected')")
-    assert "numbers below are from before" in text_of(tab, "#banners")
+    shows(tab, "#banners", "numbers below are from before")
     again = pages(hello(precision="fp32"), port=port_of(page))
     past(again, Stream(), 5, soon())
     tab.until("document.getElementById('connection').dataset.state === 'live' && !document.querySelector('main').classList.contains('stale')")
@@ -184,8 +191,8 @@ def test_a_run_that_is_silent_is_said_to_be(browser: Chromium, pages: Callable[.
     past(page, stream, 5, now_ns=time.monotonic_ns() - 60 * NS_PER_S)
     tab = browser.open(page.url)
     tab.until("document.getElementById('connection').dataset.state === 'old'")
-    assert "These numbers are old" in text_of(tab, "#banners")
-    assert "The newest estimate is 6" in text_of(tab, "#ages"), "sixty seconds, also for who came just now"
+    shows(tab, "#banners", "These numbers are old")
+    assert re.search(r"The newest estimate is (6\d|7\d|8\d) s old|min old", text_of(tab, "#ages")), "also for who came just now"
     assert tab.js("document.querySelector('main').classList.contains('stale')")
     with running(page, stream):
         tab.until("document.getElementById('connection').dataset.state === 'live'")
@@ -206,10 +213,10 @@ def test_what_the_run_says_of_itself_is_seen(browser: Chromium, pages: Callable[
     page.status(said)
     page.notice(Notice(now_ns, "degraded", "hot: 91 °C of 95; every 3rd frame is read"))
     tab.until("document.getElementById('banners').children.length === 3")
-    assert "Degraded on purpose (hot): every 3rd frame is read" in text_of(tab, "#banners")
-    assert "Camera stalled" in text_of(tab, "#banners")
-    assert "Microphone gone" in text_of(tab, "#banners")
-    assert "degraded on purpose – hot: 91 °C of 95; every 3rd frame is read" in text_of(tab, "#notices li")
+    shows(tab, "#banners", "Degraded on purpose (hot): every 3rd frame is read")
+    shows(tab, "#banners", "Camera stalled")
+    shows(tab, "#banners", "Microphone gone")
+    shows(tab, "#notices li", "degraded on purpose – hot: 91 °C of 95; every 3rd frame is read")
     page.status(
         {**status(now_ns), "camera": None, "microphone": None, "sinks": {}, "process": {"rss_mb": None, "cpu_percent": 1.0, "temperature_c": None}}
     )
@@ -237,9 +244,9 @@ def test_the_picture_is_there_only_when_it_is_shared(browser: Chromium, pages: C
     drawn = np.array(second.js("[...document.getElementById('picture').getContext('2d').getImageData(0, 0, 480, 360).data]")).reshape(360, 480, 4)
     assert np.abs(drawn[5, 5, :3] - (255, 0, 0)).max() < 12
     assert np.abs(drawn[80, 22, :3] - (0x0B, 0x66, 0xC3)).max() < 40, "the left side of the face's box, 30 pixels of 640 from the left"
-    assert "shared with whoever opens this page" in text_of(second, "footer")
+    shows(second, "footer", "shared with whoever opens this page")
     assert first.js("picture === null && document.getElementById('picture-part').hidden")
-    assert "No picture leaves the device" in text_of(first, "footer")
+    shows(first, "footer", "No picture leaves the device")
     check(first, plain)
     check(second, shared)
 
@@ -287,7 +294,7 @@ def test_a_screen_reader_finds_a_name_for_everything_and_is_not_flooded(browser:
     assert tab.js("document.documentElement.lang") == "en"
     assert tab.js("[...document.querySelectorAll('h1')].length") == 1
     tab.js(
-        "window.changes = 0; new MutationObserver((all) => { window.changes += all.length; })"
+        "window.changes = 0; window.begun = performance.now(); new MutationObserver((all) => { window.changes += all.length; })"
         ".observe(document.getElementById('spoken'), {childList: true, characterData: true, subtree: true})"
     )
     tab.js("window.kept = document.querySelector('#notices li')")
@@ -296,7 +303,7 @@ def test_a_screen_reader_finds_a_name_for_everything_and_is_not_flooded(browser:
             page.write(estimate)
     tab.until(f"state.newest === {now_ns + 39 * HOP_NS} / 1e6")
     tab.js("update(); update()")
-    assert tab.js("window.changes") <= 2, "twenty seconds of estimates, said once in SPEAK_MS"
+    assert tab.js("window.changes <= 2 + (performance.now() - window.begun) / SPEAK_MS"), "twenty seconds of estimates, said once in SPEAK_MS"
     assert tab.js("window.kept === document.querySelector('#notices li')"), "a log that is made anew would be read again"
     check(tab, page)
 
@@ -336,7 +343,7 @@ def test_with_reduced_motion_nothing_is_played(browser: Chromium, pages: Callabl
     moving, still = browser.open(page.url), browser.open(page.url, still=True)
     for tab in (moving, still):
         tab.until(READY)
-        tab.js("state.play.at = performance.now() + 1000")
+        tab.js("state.play.at = performance.now() + 1e6")
     assert still.js("playhead(performance.now()) === state.newest")
     assert moving.js("playhead(performance.now()) < state.newest")
     still.until(f"drawn.head === {now_ns} / 1e6")
@@ -373,7 +380,7 @@ def test_text_from_outside_stays_text(browser: Chromium, pages: Callable[..., Pa
     tab = browser.open(page.url)
     tab.until(f"{READY} && state.status !== null")
     for selector in ("#model", "#banners", "#notices", "#device", "#sinks"):
-        assert evil in text_of(tab, selector)
+        shows(tab, selector, evil)
     assert tab.js("document.querySelectorAll('img').length") == 0
     check(tab, page)
 
@@ -386,7 +393,7 @@ def test_a_token_opens_the_page_and_its_stream(browser: Chromium, pages: Callabl
     tab.until(READY)
     check(tab, page)
     other = browser.open(f"{page.url}?token=wrong")
-    assert "a token is needed" in text_of(other, "body")
+    shows(other, "body", "a token is needed")
     assert "sage-edge" not in other.js("document.title")
 
 
