@@ -28,15 +28,14 @@ class YuNet:
     """A `following.Detector`. Raises UsageError with one line for a file that is not there or is no YuNet."""
 
     def __init__(self, cv2: Any, path: str | os.PathLike[str]) -> None:
-        path = os.fspath(path)
+        self._cv2, self._path, self._nets = cv2, os.fspath(path), dict[int, Any]()
+        path = self._path
         if not os.path.isfile(path):
             raise UsageError(f"{path} is no file; get face_detection_yunet_2023mar.onnx from OpenCV's model zoo")
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         try:
-            self._nets = {size: cv2.FaceDetectorYN.create(path, "", (size, size), _SCORE, _OVERLAP, _KEEP) for size in (_WHOLE, _FINE, _NEAR)}
-            for size, net in self._nets.items():
-                net.detect(np.zeros((size, size, 3), np.uint8))
+            self._net(_NEAR).detect(np.zeros((_NEAR, _NEAR, 3), np.uint8))
         except cv2.error as error:
             reason = str(error.err).partition("\n")[0].partition(" in function")[0].strip(" >").removesuffix(", where") or "OpenCV cannot run it"
             raise UsageError(f"{path} is no YuNet face detector ({reason}); get face_detection_yunet_2023mar.onnx from OpenCV's model zoo") from None
@@ -62,9 +61,15 @@ class YuNet:
         width, height = view.size
         return [face for face in self._in(view, 0, 0, max(width, height), size) if 0 <= face.x < width and 0 <= face.y < height]
 
+    def _net(self, size: int) -> Any:
+        """The network for square pictures of `size`: one for each, as another size has its memory allocated anew."""
+        if size not in self._nets:
+            self._nets[size] = self._cv2.FaceDetectorYN.create(self._path, "", (size, size), _SCORE, _OVERLAP, _KEEP)
+        return self._nets[size]
+
     def _in(self, view: View, x: float, y: float, side: float, size: int) -> list[Square]:
         scale = side / size
-        _, rows = self._nets[size].detect(view.bgr(x, y, side, size))
+        _, rows = self._net(size).detect(view.bgr(x, y, side, size))
         faces: NDArray[np.float32] = np.zeros((0, 15), np.float32) if rows is None else rows
         found = [
             Square(x + (left + width / 2) * scale, y + (top + height / 2) * scale, max(width, height) * scale, min(1.0, score))

@@ -101,8 +101,8 @@ def test_alone_it_is_where_the_finder_of_the_largest_sees_it(room: Room, people:
 
 def test_people_who_pass_each_other_never_have_two_boxes_on_one_face(room: Room, people: list[Person]) -> None:
     finder = CrowdFinder()
-    for i in range(60):
-        near, far = Spot(100 + 4.5 * i, 140, 70), Spot(380 - 4.5 * i, 130, 50)
+    for i in range(40):
+        near, far = Spot(100 + 7 * i, 140, 70), Spot(380 - 7 * i, 130, 50)
         found = finder.find_all(room.shot(i, [(people[1], far), (people[0], near)]), "rgb", i * FRAME_NS)
         assert len(found) <= 2
         if len(found) == 2:
