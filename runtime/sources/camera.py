@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _NAP_S = 0.5  # how often the keeper looks, at least
 _LET_GO_S = 0.5  # how long a reader is waited for before its thread is left behind
 _HUNG_MOST = 4  # threads left behind before nothing is opened any more
-_STEADY_S = 10.0  # live for so long: the next fault is a new one
+_STEADY_S = 10.0  # frames for so long: the next fault is a new one
 _RECORDED = Limits(stall_s=math.inf, frozen_s=math.inf, black_s=math.inf)
 
 
@@ -65,12 +65,15 @@ def _opener(uri: CameraUri, clock: Clock) -> Opener:
 
 @dataclasses.dataclass
 class _Opening:
-    """One try: `reader` once it is open, `error` once it is over, `live_ns` since its first new picture; `damaged` frames of it were counted."""
+    """One try: `reader` once it is open, `error` once it is over; when its first frame came, and whether it has given a new picture; how many of its
+    damaged and skipped frames were counted."""
 
     reader: Reader | None = None
     error: SourceError | None = None
-    live_ns: int | None = None
+    first_ns: int | None = None
+    live: bool = False
     damaged: int = 0
+    skipped: int = 0
     done: threading.Event = dataclasses.field(default_factory=threading.Event)
 
 
@@ -159,6 +162,10 @@ class LiveCamera:
             self._hung = [thread for thread in self._hung if thread.is_alive()]
             if len(self._hung) < _HUNG_MOST:
                 self._once()
+            else:
+                with self._lock:
+                    self.state = "gone"
+                    self._say("camera_gone", f"{self.uri}: its driver holds {len(self._hung)} reads; unplug it, or restart the machine")
             if self._over or self._refusal is not None:
                 break
             self._sleep(self._backoff.next_s())
@@ -178,7 +185,7 @@ class LiveCamera:
         with self._lock:
             self._current = None
             self._lock.notify_all()
-            if opening.live_ns is not None and self._clock.now_ns() - opening.live_ns > _STEADY_S * NS_PER_S:
+            if opening.first_ns is not None and self._clock.now_ns() - opening.first_ns > _STEADY_S * NS_PER_S:
                 self._backoff.reset()
             self._conclude(opening.error, why)
         if opening.reader is not None:
@@ -188,13 +195,17 @@ class LiveCamera:
 
     def _attend(self, opening: _Opening) -> str | None:
         """Wait until `opening` fails or is overdue; why it is overdue."""
+        nap_s = min(_NAP_S, self._limits.stall_s / 4)
+        now_ns = self._clock.now_ns()
         while not self._closing:
-            self._wake.wait(min(_NAP_S, self._limits.stall_s / 4))
+            self._wake.wait(nap_s)
             self._wake.clear()
             with self._lock:
+                before_ns, now_ns = now_ns, self._clock.now_ns()
                 if opening.error is not None:
                     return None
-                if why := self._watch.overdue(self._clock.now_ns()):
+                slept = now_ns - before_ns > 2 * nap_s * NS_PER_S  # this process, or the machine: the camera has had no chance
+                if not slept and (why := self._watch.overdue(now_ns)):
                     return why
         return None
 
@@ -262,15 +273,19 @@ class LiveCamera:
             if opening is not self._current:
                 return
             self.counts.damaged += reader.damaged - opening.damaged
-            opening.damaged = reader.damaged
+            self.counts.frames += reader.skipped - opening.skipped
+            self.counts.stale += reader.skipped - opening.skipped
+            opening.damaged, opening.skipped = reader.damaged, reader.skipped
             if event is None:
                 return
-            new = self._watch.frame(self._clock.now_ns(), event.pixels, event.format)
+            now_ns = self._clock.now_ns()
+            new = self._watch.frame(now_ns, event.pixels, event.format)
             self.counts.frames += 1
-            if opening.live_ns is None:
+            opening.first_ns = now_ns if opening.first_ns is None else opening.first_ns
+            if not opening.live:
                 if not new:
                     return
-                self._live(opening)
+                self._live(opening, now_ns)
             for change in self._watch.changes():
                 self._notices.append(Notice(self._clock.now_ns(), "camera_changed", f"{self.uri} {change}"))
             if self._frame is not None and self._keep_all:
@@ -280,11 +295,11 @@ class LiveCamera:
             self._frame = event
             self._lock.notify_all()
 
-    def _live(self, opening: _Opening) -> None:
+    def _live(self, opening: _Opening, now_ns: int) -> None:
         """The first new picture of an opening. Holds the lock."""
-        opening.live_ns = self._clock.now_ns()
+        opening.live = True
         self.counts.reopened += self._lived
         self._lived, self.state, self._said = True, "live", None
         asked = ", ".join(f"{key} {value}" for key, value in self.asked.items() if value is not None) or "nothing"
         granted = ", ".join(f"{key} {value}" for key, value in (self.granted or {}).items() if value is not None) or "nothing known"
-        self._notices.append(Notice(opening.live_ns, "camera_open", f"{self.uri}: asked {asked}; granted {granted}"))
+        self._notices.append(Notice(now_ns, "camera_open", f"{self.uri}: asked {asked}; granted {granted}"))

@@ -56,7 +56,7 @@ class GStreamerReader:
 
     def __init__(self, source: str, width: int, height: int, rate_hz: float, clock: Clock, name: str) -> None:
         self.granted: dict[str, Any] = {"width": width, "height": height, "rate_hz": rate_hz, "fourcc": None}
-        self.damaged = 0
+        self.damaged = self.skipped = 0
         self._clock, self._name = clock, name
         self._shape = (height, width, 3)
         self._frame = np.empty(self._shape, np.uint8)

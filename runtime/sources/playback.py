@@ -21,6 +21,7 @@ class FileReader:
     """Stamps are the moment of the first read plus the presentation time."""
 
     def __init__(self, uri: CameraUri, clock: Clock) -> None:
+        self.skipped = 0
         self._video = VideoFile(uri.target)
         self._pictures = self._video.pictures()
         self._clock, self._pace = clock, uri.pace

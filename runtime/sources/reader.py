@@ -27,6 +27,10 @@ class Reader(Protocol):
     def damaged(self) -> int:
         """Frames so far that could not be decoded."""
 
+    @property
+    def skipped(self) -> int:
+        """Frames so far that were not decoded because newer ones were waiting."""
+
     def read(self) -> FrameEvent | None:
         """The next frame, its pixels never written again; None when there was none for a moment. Raises Unreachable, Ended."""
 

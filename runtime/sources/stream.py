@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from .uri import CameraUri
 
 _OPEN_S, _READ_S = 8.0, 5.0
+_WAITED_NS = 1_000_000
+"""A packet that is there sooner has waited for us."""
+_BEHIND, _SKIP_MOST = 15, 200
+"""After so many of those in a row decoding is too slow: what waits is thrown away up to the newest, but never more than this without a picture."""
+_WHOLE = ("mjpeg",)
+"""Codecs in which every packet is a picture of its own, so that one can be left out."""
 _OPTIONS = {
     "fflags": "nobuffer",
     "flags": "low_delay",
@@ -33,7 +39,8 @@ class StreamReader:
     """One connection to `uri.target`."""
 
     def __init__(self, uri: CameraUri, clock: Clock) -> None:
-        self.damaged = 0
+        self.damaged = self.skipped = 0
+        self._at_once = 0
         self._clock, self._shown = clock, uri.text
         self._container = _open(uri)
         try:
@@ -43,6 +50,7 @@ class StreamReader:
         except BaseException:
             self.close()
             raise
+        self._whole = stream.codec_context.name in _WHOLE
         self._pictures = Pictures()
         self._ready: list[FrameEvent] = []
         # FFmpeg makes up 25 frames/s for MJPEG over HTTP
@@ -60,13 +68,20 @@ class StreamReader:
         import av
 
         while not self._ready:
+            t_ns = self._clock.now_ns()
             try:
                 packet = next(self._packets)
             except (StopIteration, av.error.EOFError):
                 raise Unreachable(f"{self._shown} has ended: the server closed it") from None
             except av.FFmpegError as error:
                 raise Unreachable(f"{self._shown}: {_reason(error)}") from None
-            t_ns = self._clock.now_ns()
+            before_ns, t_ns = t_ns, self._clock.now_ns()
+            self._at_once = self._at_once + 1 if t_ns - before_ns < _WAITED_NS else 0
+            if self._at_once > _BEHIND + _SKIP_MOST:
+                self._at_once = 0
+            if self._at_once > _BEHIND and self._whole:
+                self.skipped += 1
+                continue
             try:
                 frames = packet.decode()
             except av.error.EOFError:

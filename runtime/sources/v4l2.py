@@ -36,7 +36,7 @@ class V4l2Reader:
 
         self._cv2: Any = cv2
         self._clock, self._path = clock, uri.target
-        self.damaged = self._failures = 0
+        self.damaged = self.skipped = self._failures = 0
         if not os.path.exists(uri.target):
             raise SourceError(f"{uri.target} does not exist; {listing(video_devices())}")
         if problem := problem_of(uri.target):

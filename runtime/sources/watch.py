@@ -15,6 +15,7 @@ from ..ticks import NS_PER_S
 _LOOK_NS = 100_000_000  # frames that follow closer are not looked at, but for their size
 _LINES, _LINE = 32, 64  # what is compared first: so many stretches of so many bytes; a whole picture only when those are the same
 _BLACK_RGB, _BLACK_LUMA = 12, 28  # levels, of 255; luma of limited range begins at 16
+_STILL = 30  # times the patience with a picture that opening again has not changed: a scene in which nothing moves looks like that, too
 _PERIOD_SHARE = 0.1  # of one interval in the running mean
 
 
@@ -47,6 +48,7 @@ class Watch:
         self._sample = b""
         self._black = False
         self._new = True
+        self._still = False
         self._looked_ns = 0
         self.opened(0, None)
 
@@ -70,14 +72,15 @@ class Watch:
         self._frame_ns = t_ns
         self._note_size(pixels, format)
         if first or t_ns - self._looked_ns >= _LOOK_NS:
-            self._look(t_ns, pixels, format)
+            self._look(t_ns, pixels, format, first)
         return self._new
 
-    def _look(self, t_ns: int, pixels: NDArray[np.uint8], format: str) -> None:
+    def _look(self, t_ns: int, pixels: NDArray[np.uint8], format: str, first: bool) -> None:
         self._looked_ns = t_ns
         sample, black = _sample(pixels, format)
         before = self._pixels
         self._new = black or before is None or sample != self._sample or pixels.shape != before.shape or not np.array_equal(pixels, before)
+        self._still = not self._new and (first or self._still)
         if self._new:
             self._new_ns = t_ns
         self._pixels, self._sample = pixels, sample
@@ -93,7 +96,7 @@ class Watch:
         if silent_s > max(limits.stall_s, limits.stall_periods * self._period_s):
             return f"gave no frame for {silent_s:.1f} s"
         same_s = (self._frame_ns - self._new_ns) / NS_PER_S
-        if same_s > max(limits.frozen_s, limits.stall_periods * self._period_s):
+        if same_s > max(limits.frozen_s * (_STILL if self._still else 1), limits.stall_periods * self._period_s):
             return f"gave the same picture for {same_s:.1f} s"
         return None
 

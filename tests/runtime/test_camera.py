@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from cameras import QUICK, MjpegServer, number_of, numbered, opened, take, until
+from cameras import QUICK, MjpegServer, jpeg, number_of, numbered, opened, take, until
 
 from sage_edge.runtime.clock import MonotonicClock
 from sage_edge.runtime.errors import SourceError, UsageError
 from sage_edge.runtime.notice import WHATS, Notice
 from sage_edge.runtime.sources import STATES, FrameEvent
-from sage_edge.runtime.sources.camera import LiveCamera, open_camera
-from sage_edge.runtime.sources.uri import CameraUri
+from sage_edge.runtime.sources.camera import LiveCamera, _opener, open_camera
+from sage_edge.runtime.sources.uri import CameraUri, parse_camera
 
 
 @pytest.fixture
@@ -176,12 +177,57 @@ def test_a_password_opens_the_camera_and_is_shown_nowhere(server: MjpegServer) -
         assert "/secret?token=***" in camera.uri
 
 
+def decoding_s(picture: bytes) -> float:
+    """What one picture costs here, the least of some."""
+    import av
+
+    from sage_edge.runtime.sources.pictures import Pictures
+
+    context, pictures, best_s = av.CodecContext.create("mjpeg", "r"), Pictures(), 1.0
+    for _ in range(5):
+        before_s = time.perf_counter()
+        for frame in context.decode(av.Packet(picture)):
+            pictures.convert(frame)
+        best_s = min(best_s, time.perf_counter() - before_s)
+    return best_s
+
+
+def test_a_camera_that_sends_faster_than_pictures_can_be_decoded_is_caught_up_with(server: MjpegServer) -> None:
+    server.size, server.distinct = (1920, 1080), 4
+    server.rate_hz = 3.0 / decoding_s(jpeg(numbered(1, 1920, 1080)))
+    with opened(server.uri) as camera:
+        for _ in range(3):
+            stale = camera.counts.stale
+            assert until(lambda stale=stale: camera.counts.stale > stale + 15 and server.sent - camera.counts.frames <= 3)
+            camera.newest()
+        assert camera.counts.reopened == 0
+
+
+def test_a_process_that_stood_still_does_not_blame_the_camera(server: MjpegServer) -> None:
+    class Suspended(MonotonicClock):
+        ahead_ns = 0
+
+        def now_ns(self) -> int:
+            return super().now_ns() + self.ahead_ns
+
+    uri, clock = parse_camera(server.uri), Suspended()
+    assert uri is not None
+    camera = LiveCamera(uri, clock, _opener(uri, clock), QUICK)
+    camera.start()
+    take(camera, 2)
+    for _ in range(5):
+        clock.ahead_ns += 60_000_000_000
+        take(camera, 2)
+    camera.close()
+    assert [notice.what for notice in camera.notices()] == ["camera_open"]
+
+
 class Stuck:
     """A reader whose read does not come back before it is let go, as with some drivers."""
 
     def __init__(self, let_go: threading.Event) -> None:
         self.granted = {"width": 160, "height": 120, "rate_hz": 30.0, "fourcc": None}
-        self.damaged = 0
+        self.damaged = self.skipped = 0
         self._let_go, self._given = let_go, False
 
     def read(self) -> FrameEvent | None:

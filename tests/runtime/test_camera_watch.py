@@ -56,6 +56,20 @@ def test_the_same_picture_is_frozen_and_another_is_not(rate_hz: float) -> None:
     assert "the same picture" in str(watch.overdue(last))
 
 
+def test_a_scene_that_stays_the_same_after_opening_again_is_left_open_for_a_minute() -> None:
+    watch, still = Watch(), noise(7)
+    watch.opened(0, 30.0)
+    last = feed(watch, 0, 3.0, 30.0, still)
+    assert "the same picture" in str(watch.overdue(last))
+    watch.opened(last, 30.0)
+    last = feed(watch, last, 50.0, 30.0, still)
+    assert watch.overdue(last) is None
+    last = feed(watch, last, 20.0, 30.0, still)
+    assert watch.overdue(last) is not None
+    last = feed(watch, last, 3.0, 30.0)
+    assert watch.overdue(feed(watch, last, 3.0, 30.0, still)) is not None, "frozen anew"
+
+
 @given(st.integers(0, 48 * 64 * 3 - 1))
 @settings(max_examples=30, deadline=None)
 def test_one_pixel_is_enough_to_be_another_picture(at: int) -> None:
