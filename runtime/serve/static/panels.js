@@ -35,7 +35,6 @@ function showConnection(at) {
   if (mode === "live" && state.newest === null) { mode = "opening"; text = "connected, no estimate yet"; }
   if (mode === "live" && old) { mode = "old"; text = "no new estimates"; }
   if (mode === "live" && paused) { mode = "paused"; text = "paused"; }
-  if (connection.state === "lost") text = "disconnected, trying again";
   say($("connection"), mode, "data-state");
   say($("connection"), text);
   const title = mode === "live" ? "sage-edge" : `${text} \u00b7 sage-edge`;
@@ -51,17 +50,20 @@ function showBanners(at) {
     if (source && source.state === "gone") banners.push(["bad", `${name} gone: ${source.uri} is tried again.`]);
     else if (source && source.state === "stalled") banners.push(["", `${name} stalled: ${source.uri} is open, but nothing new comes.`]);
   }
-  if (live && live.why) banners.push(["", `Degraded on purpose (${live.why}): every ${nth(live.face_every)} frame is read, an estimate every ${fixed(state.hopMs / 1000, 1)} s.`]);
+  if (live && live.why) banners.push(["", `Degraded on purpose (${live.why}): ${frames(live.face_every)} is read, an estimate every ${fixed(state.hopMs / 1000, 1)} s.`]);
   if (hello && hello.trained_on && hello.trained_on.synthetic)
     banners.push(["", `This model was trained on synthetic data (${hello.trained_on.name}): it shows that the chain works, and says nothing about real people.`]);
   const node = $("banners"), texts = banners.map(([, text]) => text);
   for (const shown of [...node.children]) if (!texts.includes(shown.textContent)) shown.remove();
-  for (const [kind, text] of banners)
-    if (![...node.children].some((shown) => shown.textContent === text)) node.append(make("p", text, { class: `banner ${kind}`.trim() }));
+  for (const [kind, text] of banners) {
+    if ([...node.children].some((shown) => shown.textContent === text)) continue;
+    const banner = make("p", text, { class: `banner ${kind}`.trim() });
+    if (kind) node.prepend(banner); else node.append(banner);
+  }
 }
 
-function nth(n) {
-  return n === 1 ? "" : n === 2 ? "2nd" : n === 3 ? "3rd" : `${n}th`;
+function frames(every) {
+  return every === 1 ? "every frame" : `every ${every === 2 ? "2nd" : every === 3 ? "3rd" : `${every}th`} frame`;
 }
 
 function showEstimates(at) {
@@ -157,7 +159,7 @@ function showDevice(hello, process, live) {
   facts($("device"), [["model", `${model.name}, ${model.preset}${model.revision ? `, ${String(model.revision).slice(0, 10)}` : ""}`], ["trained on", hello.trained_on.name],
     ["runs as", `${hello.precision} on ${hello.backend}${hello.threads ? `, ${hello.threads} threads` : ""}`],
     ["window", `${fixed(hello.window / hello.rate_hz, 1, "s")}; an estimate every ${fixed(state.hopMs / 1000, 2, "s")}`],
-    hello.faces && ["faces", `${hello.faces}, found by ${hello.finder || "the cascade"}`], live && ["frames", `every ${live.face_every === 1 ? "one" : nth(live.face_every)} is read`],
+    hello.faces && ["faces", `${hello.faces}, found by ${hello.finder || "the cascade"}`], live && ["reads", frames(live.face_every)],
     ["smoothing", smoothing(hello.smooth)], hello.budget_ms ? ["budget", fixed(hello.budget_ms, 0, "ms")] : null,
     process && ["memory", fixed(process.rss_mb, 0, "MB")], process && ["processor", `${fixed(process.cpu_percent, 0)} % of a core`], process && ["temperature", fixed(process.temperature_c, 0, "\u00b0C")],
     ["sage-edge", hello.version || "\u2013"]]);
