@@ -92,6 +92,41 @@ def test_a_server_keeps_what_it_is_told_to_keep(serve: Callable[..., Broadcast])
         assert [reader.recv(PATIENCE_S) for _ in range(4)] == ["hello", "estimate 2", "estimate 3", "estimate 4"]
 
 
+def test_who_comes_in_the_middle_misses_nothing_and_gets_nothing_twice(serve: Callable[..., Broadcast], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sage_edge.runtime.sinks.broadcast.DEPTH", 1_000_000)
+    broadcast, ended = serve(keep={"estimate": 40}), threading.Event()
+
+    def write() -> None:
+        count = 0
+        while not ended.wait(0.0005):
+            broadcast.publish(str(count), "estimate")
+            count += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(20):
+            with connect(broadcast, max_queue=None, close_timeout=0.1) as reader:
+                seen = [int(reader.recv(PATIENCE_S)) for _ in range(80)]
+            assert seen == list(range(seen[0], seen[0] + 80))
+    finally:
+        ended.set()
+        writer.join()
+
+
+def test_there_are_as_many_readers_as_there_may_be(serve: Callable[..., Broadcast], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sage_edge.runtime.sinks.broadcast.MAX_READERS", 2)
+    broadcast = serve()
+    with connect(broadcast):
+        with connect(broadcast):
+            until(lambda: broadcast.counts().readers == 2, "two readers")
+            with pytest.raises(exceptions.InvalidStatus, match="503"):
+                connect(broadcast)
+        until(lambda: broadcast.counts().readers == 1, "one has gone")
+        with connect(broadcast):
+            until(lambda: broadcast.counts().readers == 2, "another came")
+
+
 def test_pictures_are_binary(serve: Callable[..., Broadcast]) -> None:
     broadcast = serve()
     with connect(broadcast) as reader:
