@@ -1,12 +1,13 @@
-/* Any image, box, norm and output: an error code that changes nothing, or finite values, the same from every set of instructions; no byte outside. */
+/* Any image, box, norm and output: an error code that changes nothing, or the values of the definition, the same from every set of instructions; no
+ * byte outside. */
 #include <math.h>
 
+#include "../tests/crop_reference.h"
 #include "bytes.h"
 #include "sage.h"
 
-enum { SIDE = 160, OUT = 40, GUARD = 32 };
+enum { SIDE = 160, OUT = 40, GUARD = 32, CELL_MOST = 100000 };
 
-static const sage_norm UNIT = {{0.485f, 0.456f, 0.406f}, {0.229f, 0.224f, 0.225f}};
 static const float UNTOUCHED = -12345.0f;
 
 /* Memory that ends with its last byte: a read beyond it is seen. */
@@ -52,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (int32_t variant = 1; variant <= 4; variant <<= 1) {
         if (!(sage_crop_variants() & variant)) continue;
         for (int32_t k = 0; k < 3 * OUT * OUT + GUARD; k++) out[found][k] = UNTOUCHED;
-        codes[found] = sage_crop_with(variant, &image, &box, &UNIT, out[found], out_width, out_height);
+        codes[found] = sage_crop_with(variant, &image, &box, &IMAGENET, out[found], out_width, out_height);
         HOLDS(codes[found] <= 0 && codes[found] == codes[0]);
         for (int32_t k = 0; k < 3 * OUT * OUT + GUARD; k++) HOLDS(!codes[0] && k < n ? isfinite(out[found][k]) : out[found][k] == UNTOUCHED);
         found++;
@@ -60,11 +61,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     HOLDS(sage_resize(&image, &box, colours, out_width, out_height) == codes[0]);
     for (int32_t k = codes[0] ? 0 : n; k < 3 * OUT * OUT + GUARD; k++) HOLDS(colours[k] == 77);
     if (!codes[0]) {
-        double bound = 2e-6 * fmax(largest(out[0], n), 1e-3);
+        double bound = 2e-6 * fmax(largest(out[0], n), 1e-3), colour[3], w = box.width / out_width, h = box.height / out_height;
+        int32_t i = take_between(&from, 0, out_width - 1), j = take_between(&from, 0, out_height - 1);
+        if ((w + 2) * (h + 2) < CELL_MOST) {
+            reference_cell(&image, box.x + w * i, box.y + h * j, box.x + w * (i + 1), box.y + h * (j + 1), colour);
+            for (int32_t c = 0; c < 3; c++) {
+                double value = (colour[c] / 255 - (double)IMAGENET.mean[c]) / (double)IMAGENET.std[c];
+                HOLDS(fabs(value - (double)out[0][(c * out_height + j) * out_width + i]) <= bound);
+            }
+        }
         for (int32_t k = 0; found == 2 && k < n; k++) HOLDS(fabs((double)out[0][k] - (double)out[1][k]) <= bound);
         for (int32_t k = 0; k < n; k++) { /* the same average twice: normalised, and as a colour */
             int32_t c = k / (out_width * out_height), cell = k % (out_width * out_height);
-            double level = 255 * ((double)out[0][k] * (double)UNIT.std[c] + (double)UNIT.mean[c]);
+            double level = 255 * ((double)out[0][k] * (double)IMAGENET.std[c] + (double)IMAGENET.mean[c]);
             HOLDS(fabs(level - colours[3 * cell + c]) <= 0.5 + 1e-2);
         }
         sage_norm norm;
