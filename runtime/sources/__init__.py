@@ -92,8 +92,10 @@ class Camera(Protocol):
     """The same keys, as the device has them; None until it is open."""
     state: str
     counts: CameraCounts
-    ended: bool
-    """A file that stands in for a camera is over: nothing more will come."""
+
+    @property
+    def ended(self) -> bool:
+        """A file that stands in for a camera is over: nothing more will come."""
 
     def start(self) -> None:
         """Open it and begin. Raises SourceError for what can never work: an unknown or busy device, a URI with a typo."""

@@ -6,6 +6,7 @@ Opening and every read are bounded in time. Only the host that was named is aske
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -74,7 +75,8 @@ class StreamReader:
             except (StopIteration, av.error.EOFError):
                 raise Unreachable(f"{self._shown} has ended: the server closed it") from None
             except av.FFmpegError as error:
-                raise Unreachable(f"{self._shown}: {_reason(error)}") from None
+                broken = "the connection broke" if error.errno == errno.EIO else _reason(error)
+                raise Unreachable(f"{self._shown}: {broken}") from None
             before_ns, t_ns = t_ns, self._clock.now_ns()
             self._at_once = self._at_once + 1 if t_ns - before_ns < _WAITED_NS else 0
             if self._at_once > _BEHIND + _SKIP_MOST:

@@ -54,7 +54,7 @@ def jpeg(picture: NDArray[np.uint8]) -> bytes:
 class MjpegServer:
     """Numbered pictures at `rate_hz` on a port of its own, which it keeps over `stop` and `start`."""
 
-    def __init__(self, rate_hz: float = 50.0) -> None:
+    def __init__(self, rate_hz: float = 100.0) -> None:
         self.rate_hz = rate_hz
         self.mode = "live"
         """"live", "silent" (the connection stays open), "frozen", "black"."""
