@@ -272,14 +272,14 @@ class Broadcast:
             return None, "", b""
         if self._http is None:
             return _text(HTTPStatus.UPGRADE_REQUIRED, "this is a WebSocket; connect with ws://")
-        found = self._http(urlsplit(request.path).path)
+        found = self._http(request.path.partition("?")[0])
         return _text(HTTPStatus.NOT_FOUND, "there is nothing here") if found is None else (HTTPStatus.OK, *found)
 
     def _refusal(self, request: Request) -> tuple[HTTPStatus, str] | None:
         headers = request.headers
         if self._token is not None:
             given = headers.get_all("Authorization")
-            offered = [value[7:] for value in given if value[:7].lower() == "bearer "] + parse_qs(urlsplit(request.path).query).get("token", [])
+            offered = [value[7:] for value in given if value[:7].lower() == "bearer "] + parse_qs(request.path.partition("?")[2]).get("token", [])
             if any(hmac.compare_digest(value.encode(), self._token.encode()) for value in offered):
                 return None
             return HTTPStatus.UNAUTHORIZED, "a token is needed: add ?token=TOKEN to the address, or the header Authorization: Bearer TOKEN"
@@ -288,7 +288,7 @@ class Broadcast:
         hosts, origins = headers.get_all("Host"), headers.get_all("Origin")
         if len(hosts) != 1 or not _is_local_name(hosts[0]):
             return HTTPStatus.FORBIDDEN, "ask by the address this is served at (127.0.0.1 or localhost), or serve with a token"
-        if any(urlsplit(origin).netloc.lower() != hosts[0].lower() for origin in origins):
+        if any(origin.lower().partition("://")[2] != hosts[0].lower() for origin in origins):
             return HTTPStatus.FORBIDDEN, "pages of other sites may not read this; serve with a token"
         return None
 

@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sage_edge.runtime.errors import SinkError, UsageError
 from sage_edge.runtime.sinks.broadcast import DEPTH, Broadcast, parse_address
 
 client = pytest.importorskip("websockets.sync.client", reason="pip install 'sage-edge[serve]'")
 exceptions = pytest.importorskip("websockets.exceptions")
+http11 = pytest.importorskip("websockets.http11")
+datastructures = pytest.importorskip("websockets.datastructures")
 
 PATIENCE_S = 20.0
 
@@ -292,7 +296,31 @@ def test_this_machines_own_names_are_let_in(serve: Callable[..., Broadcast], hos
     assert get(serve(http=lambda path: ("text/plain", b"in")), Host=host)[0] == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+@given(
+    path=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30),
+    headers=st.lists(
+        st.tuples(
+            st.sampled_from(["Host", "Origin", "Authorization", "Upgrade", "Connection"]),
+            st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=30),
+        ),
+        max_size=6,
+    ),
+    token=st.none() | st.just("secret"),
+)
+def test_no_request_without_the_right_words_is_let_in(path: str, headers: list[tuple[str, str]], token: str | None) -> None:
+    broadcast = Broadcast("127.0.0.1", 0, http=lambda path: ("text/plain", b"in"), token=token)
+    request = http11.Request(f"/{path}", datastructures.Headers(headers))
+    status, _, _ = broadcast._page(request)
+    if status in (None, 200):
+        local = [value for name, value in headers if name == "Host"]
+        assert (
+            token in f"{path}{headers}" if token else len(local) == 1 and ("localhost" in local[0].lower() or "127." in local[0] or "::1" in local[0])
+        )
+    else:
+        assert status in (401, 403)
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "http://[", ""])
 def test_a_page_of_another_site_cannot_read(serve: Callable[..., Broadcast], origin: str) -> None:
     broadcast = serve()
     with pytest.raises(exceptions.InvalidStatus, match="403"):
