@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from .uri import CameraUri
 
 _OPEN_S, _READ_S = 8.0, 5.0
-_WAITED_NS = 1_000_000
-"""A packet that is there sooner has waited for us."""
+_PERIOD_NS, _PERIOD_SHARE = 33_000_000, 0.005
+"""The mean time between two packets at first, and how much of it one interval makes."""
 _BEHIND, _SKIP_MOST = 15, 200
-"""After so many of those in a row decoding is too slow: what waits is thrown away up to the newest, but never more than this without a picture."""
+"""A packet that is there within a quarter of a period has waited for us. After so many in a row decoding is too slow: those that wait are thrown
+away, up to the newest, but never more than the latter number without a picture."""
 _WHOLE = ("mjpeg",)
 """Codecs in which every packet is a picture of its own, so that one can be left out."""
 _OPTIONS = {
@@ -42,6 +43,8 @@ class StreamReader:
     def __init__(self, uri: CameraUri, clock: Clock) -> None:
         self.damaged = self.skipped = 0
         self._at_once = 0
+        self._period_ns = float(_PERIOD_NS)
+        self._packet_ns: int | None = None
         self._clock, self._shown = clock, uri.text
         self._container = _open(uri)
         try:
@@ -69,7 +72,7 @@ class StreamReader:
         import av
 
         while not self._ready:
-            t_ns = self._clock.now_ns()
+            before_ns = self._clock.now_ns()
             try:
                 packet = next(self._packets)
             except (StopIteration, av.error.EOFError):
@@ -77,11 +80,8 @@ class StreamReader:
             except av.FFmpegError as error:
                 broken = "the connection broke" if error.errno == errno.EIO else _reason(error)
                 raise Unreachable(f"{self._shown}: {broken}") from None
-            before_ns, t_ns = t_ns, self._clock.now_ns()
-            self._at_once = self._at_once + 1 if t_ns - before_ns < _WAITED_NS else 0
-            if self._at_once > _BEHIND + _SKIP_MOST:
-                self._at_once = 0
-            if self._at_once > _BEHIND and self._whole:
+            t_ns = self._clock.now_ns()
+            if self._behind(before_ns, t_ns):
                 self.skipped += 1
                 continue
             try:
@@ -104,6 +104,16 @@ class StreamReader:
     def close(self) -> None:
         """See `Reader`."""
         self._container.close()
+
+    def _behind(self, before_ns: int, t_ns: int) -> bool:
+        """Whether the packet that was asked for at `before_ns` and came at `t_ns` is to be left out for newer ones."""
+        if self._packet_ns is not None:
+            self._period_ns += _PERIOD_SHARE * (t_ns - self._packet_ns - self._period_ns)
+        self._packet_ns = t_ns
+        self._at_once = self._at_once + 1 if t_ns - before_ns < self._period_ns / 4 else 0
+        if self._at_once > _BEHIND + _SKIP_MOST:
+            self._at_once = 0
+        return self._whole and self._at_once > _BEHIND
 
     def _stream(self) -> Any:
         videos = self._container.streams.video

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _BUFFERS = 2  # a hint: drivers take what they need
 _FAILURES = 30  # so many frames in a row that cannot be read: it is gone
-_LATE_NS = 1_000_000_000  # a stamp of the driver's is believed when it is at most so old
+_LATE_NS = 10_000_000_000  # a stamp of the driver's is believed when it is at most so old: other clocks are further away
 _RATE_TOLERANCE = 0.05
 _RAW = {"YUYV": "yuyv", "NV12": "nv12", "MJPG": "jpeg", "JPEG": "jpeg"}
 """Formats that OpenCV is to leave alone. It would give the picture before once more for a JPEG that it cannot decode, and not say so."""
@@ -36,7 +36,7 @@ class V4l2Reader:
 
         self._cv2: Any = cv2
         self._clock, self._path = clock, uri.target
-        self.damaged = self.skipped = self._failures = 0
+        self.damaged = self.skipped = self._failures = self._stamp_ns = 0
         if not os.path.exists(uri.target):
             raise SourceError(f"{uri.target} does not exist; {listing(video_devices())}")
         if problem := problem_of(uri.target):
@@ -105,9 +105,10 @@ class V4l2Reader:
         }
 
     def _stamp(self, now_ns: int) -> int:
-        """The driver's own stamp, CLOCK_MONOTONIC in most of them, where it can be that."""
+        """The driver's own stamp, CLOCK_MONOTONIC in most of them, where it can be that; it never goes back."""
         t_ns = round(self._device.get(self._cv2.CAP_PROP_POS_MSEC) * 1e6)
-        return t_ns if 0 <= now_ns - t_ns < _LATE_NS else now_ns
+        self._stamp_ns = max(self._stamp_ns + 1, t_ns if 0 <= now_ns - t_ns < _LATE_NS else now_ns)
+        return self._stamp_ns
 
     def _event(self, t_ns: int, pixels: NDArray[np.uint8]) -> FrameEvent | None:
         """None for what cannot be decoded, and for pixels that are not what was granted."""

@@ -59,8 +59,6 @@ class MjpegServer:
         self.mode = "live"
         """"live", "silent" (the connection stays open), "frozen", "black"."""
         self.size = (160, 120)
-        self.distinct = 256
-        """How many different pictures there are."""
         self.sent = 0
         self._server: ThreadingHTTPServer | None = None
         self._running = threading.Event()
@@ -106,7 +104,7 @@ class MjpegServer:
             key = (-1, self.size)
         else:
             self.sent += 1
-            key = (self.sent % self.distinct, self.size)
+            key = (self.sent % 256, self.size)
         if key not in self._pictures:
             width, height = self.size
             self._pictures[key] = jpeg(np.zeros((height, width, 3), np.uint8) if key[0] < 0 else numbered(key[0], width, height))

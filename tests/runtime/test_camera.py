@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from cameras import QUICK, MjpegServer, jpeg, number_of, numbered, opened, take, until
+from cameras import QUICK, MjpegServer, number_of, numbered, opened, take, until
 
 from sage_edge.runtime.clock import MonotonicClock
 from sage_edge.runtime.errors import SourceError, UsageError
 from sage_edge.runtime.notice import WHATS, Notice
 from sage_edge.runtime.sources import STATES, FrameEvent
 from sage_edge.runtime.sources.camera import LiveCamera, _opener, open_camera
+from sage_edge.runtime.sources.stream import StreamReader
 from sage_edge.runtime.sources.uri import CameraUri, parse_camera
 
 
@@ -177,30 +178,32 @@ def test_a_password_opens_the_camera_and_is_shown_nowhere(server: MjpegServer) -
         assert "/secret?token=***" in camera.uri
 
 
-def decoding_s(picture: bytes) -> float:
-    """What one picture costs here, the least of some."""
-    import av
+class Scripted(MonotonicClock):
+    """Every other call comes `waits_ns[i]` after the one before: what a reader takes for the wait for packet i."""
 
-    from sage_edge.runtime.sources.pictures import Pictures
+    def __init__(self, waits_ns: list[int]) -> None:
+        self._steps_ns = iter([step for wait_ns in waits_ns for step in (30_000_000, wait_ns)])
+        self._now_ns = 0
 
-    context, pictures, best_s = av.CodecContext.create("mjpeg", "r"), Pictures(), 1.0
-    for _ in range(5):
-        before_s = time.perf_counter()
-        for frame in context.decode(av.Packet(picture)):
-            pictures.convert(frame)
-        best_s = min(best_s, time.perf_counter() - before_s)
-    return best_s
+    def now_ns(self) -> int:
+        self._now_ns += next(self._steps_ns)
+        return self._now_ns
 
 
-def test_a_camera_that_sends_faster_than_pictures_can_be_decoded_is_caught_up_with(server: MjpegServer) -> None:
-    server.size, server.distinct = (1920, 1080), 4
-    server.rate_hz = 3.0 / decoding_s(jpeg(numbered(1, 1920, 1080)))
-    with opened(server.uri) as camera:
-        for _ in range(3):
-            stale = camera.counts.stale
-            assert until(lambda stale=stale: camera.counts.stale > stale + 15 and server.sent - camera.counts.frames <= 3)
-            camera.newest()
-        assert camera.counts.reopened == 0
+def test_a_stream_that_is_faster_than_decoding_is_caught_up_with_and_never_left_without_a_picture(server: MjpegServer) -> None:
+    uri, waited, at_once = parse_camera(server.uri), 30_000_000, 1_000
+    server.rate_hz = 1000.0
+    assert uri is not None
+    waits = [waited] * 5 + [at_once] * 40 + [waited] + [at_once] * 230
+    reader = StreamReader(uri, Scripted(waits))
+    numbers = []
+    while reader.skipped < 40 - 15 + 200:
+        frame = reader.read()
+        assert frame is not None
+        numbers.append(number_of(frame))
+    reader.close()
+    steps = [(after - before) % 256 for before, after in itertools.pairwise(numbers)]
+    assert steps == [1] * (5 + 15 - 1) + [40 - 15 + 1] + [1] * 15 + [201], steps
 
 
 def test_a_process_that_stood_still_does_not_blame_the_camera(server: MjpegServer) -> None:
