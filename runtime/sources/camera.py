@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SourceError, UsageError
 from ..notice import Notice
+from ..secrets import without_secrets
 from ..ticks import NS_PER_S
 from . import CameraCounts, FrameEvent
 from .backoff import Backoff
@@ -253,7 +254,8 @@ class LiveCamera:
         except SourceError as error:
             opening.error = error
         except Exception as error:
-            opening.error = SourceError(f"{self.uri} failed ({type(error).__name__}: {error}); report it with the output of 'sage-edge devices'")
+            reason = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
+            opening.error = SourceError(f"{self.uri} failed ({reason}); report it with the output of 'sage-edge devices'")
         finally:
             try:
                 if reader is not None:
@@ -284,12 +286,15 @@ class LiveCamera:
             opening.first_ns = now_ns if opening.first_ns is None else opening.first_ns
             if not opening.live:
                 if not new:
+                    self.counts.stale += 1
                     return
                 self._live(opening, now_ns)
             for change in self._watch.changes():
                 self._notices.append(Notice(self._clock.now_ns(), "camera_changed", f"{self.uri} {change}"))
             if self._frame is not None and self._keep_all:
                 self._lock.wait_for(lambda: self._frame is None or opening is not self._current)
+                if opening is not self._current:
+                    return
             elif self._frame is not None:
                 self.counts.stale += 1
             self._frame = event

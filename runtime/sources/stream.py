@@ -1,6 +1,7 @@
 """Network cameras through PyAV: HTTP MJPEG (or whatever else FFmpeg finds behind http), RTSP over TCP where the server has it.
 
-Opening and every read are bounded in time. Only the host that was named is asked; frames are stamped when their last byte has come.
+Opening and every read are bounded in time; frames are stamped when their last byte has come. A server may redirect to another host, and certificates
+of https are not checked: cameras sign their own.
 """
 
 from __future__ import annotations

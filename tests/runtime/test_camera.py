@@ -123,6 +123,7 @@ def test_a_frozen_camera_stays_stalled_and_says_so_once(server: MjpegServer) -> 
         assert camera.state == "stalled"
         assert collect(camera, said) == ["camera_open", "camera_stalled"]
         assert camera.counts.reopened == 0
+        assert camera.counts.stale >= 20, "what it repeats is counted and not handed out"
 
 
 def test_black_pictures_are_said_and_kept(server: MjpegServer) -> None:
@@ -223,6 +224,20 @@ def test_a_process_that_stood_still_does_not_blame_the_camera(server: MjpegServe
         take(camera, 2)
     camera.close()
     assert [notice.what for notice in camera.notices()] == ["camera_open"]
+
+
+class Broken:
+    """A reader with a mistake in it, whose error quotes the address as libraries do."""
+
+    def __init__(self) -> None:
+        raise ValueError("cannot\nuse 'http://eve:hunter2@host/'")
+
+
+def test_a_mistake_in_a_reader_is_one_line_without_the_password() -> None:
+    camera = LiveCamera(CameraUri("http://***@host/", "stream", "http://eve:hunter2@host/"), MonotonicClock(), Broken, QUICK)
+    with pytest.raises(SourceError, match=r"failed \(ValueError: cannot use") as caught:
+        camera.start()
+    assert "hunter2" not in str(caught.value)
 
 
 class Stuck:

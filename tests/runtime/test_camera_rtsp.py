@@ -23,6 +23,7 @@ def server() -> Iterator[RtspServer]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_h264_comes_as_nv12_survives_a_dead_server_and_a_wrong_path_is_refused(server: RtspServer) -> None:
     with opened(server.uri, Limits(stall_s=1.0, retry_s=0.05, retry_most_s=0.2)) as camera:
         frames = take(camera, 5)
