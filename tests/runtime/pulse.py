@@ -10,6 +10,8 @@ A pipe is written in real time by another process, so that holding this interpre
 from __future__ import annotations
 
 import contextlib
+import ctypes.util
+import glob
 import os
 import shutil
 import signal
@@ -25,6 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 MISSING = [name for name in ("pulseaudio", "pactl") if shutil.which(name) is None]
+MISSING += [] if ctypes.util.find_library("portaudio") else ["libportaudio2"]
+_PLUGIN = "alsa-lib/libasound_module_pcm_pulse.so"  # ** of glob would follow links that lead back to themselves, as LLVM has them
+MISSING += [] if glob.glob(f"/usr/lib*/{_PLUGIN}") + glob.glob(f"/usr/lib*/*/{_PLUGIN}") else ["libasound2-plugins"]
 NEEDED = "needs a user-space audio server: apt-get install pulseaudio pulseaudio-utils libportaudio2 libasound2-plugins"
 _DEADLINE_S = 30.0
 _PIECE_S = 0.01
