@@ -64,8 +64,8 @@ STATES = ("opening", "live", "stalled", "gone")
 
 @dataclass
 class CameraCounts:
-    """Since the start: frames that came; those of them that nobody got (replaced by a newer one, left out to catch up, or a frozen camera's same picture
-    again); those that could not be decoded; and how often the camera was opened again."""
+    """Since the start: frames that came; those of them that nobody got (replaced by a newer one, left out to catch up, or the same picture of a camera
+    that froze); those that could not be decoded; and how often the camera was opened again."""
 
     frames: int = 0
     stale: int = 0
