@@ -64,7 +64,7 @@ STATES = ("opening", "live", "stalled", "gone")
 
 @dataclass
 class CameraCounts:
-    """Since the start: frames that came; those of them that nobody got (replaced by a newer one, left out to catch up, or the same picture of a camera
+    """Since the start: frames that came; those that nobody got (replaced by a newer one, left out to catch up, or the same picture of a camera
     that froze); those that could not be decoded; and how often the camera was opened again."""
 
     frames: int = 0
