@@ -59,6 +59,22 @@ def test_frames_are_whole_and_a_process_that_dies_or_stops_is_replaced() -> None
 
 
 @needs_gst
+def test_the_line_for_a_sensor_runs_once_nvidias_elements_have_stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    launch, real = tmp_path / "gst-launch-1.0", shutil.which("gst-launch-1.0")
+    sensor, memory = "s/nvarguscamerasrc sensor-id=2/videotestsrc is-live=true pattern=ball/", "s/(memory:NVMM)//"
+    launch.write_text(f'#!/bin/sh\nexec {real} $(echo "$*" | sed -e "{sensor}" -e "{memory}" -e "s/nvvidconv/videoconvert/")\n')
+    launch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    camera = open_camera("csi://2?width=320&height=180&fps=15", MonotonicClock())
+    camera.start()
+    try:
+        assert {(frame.format, frame.pixels.shape) for frame in take(camera, 3)} == {("bgr", (180, 320, 3))}
+        assert camera.granted == {"width": 320, "height": 180, "rate_hz": 15.0, "fourcc": None}
+    finally:
+        camera.close()
+
+
+@needs_gst
 def test_a_missing_element_names_its_package() -> None:
     camera = open_camera("csi://0", MonotonicClock())
     with pytest.raises(SourceError, match=r"no element nvarguscamerasrc; sudo apt install nvidia-l4t-gstreamer") as caught:
