@@ -61,7 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     HOLDS(sage_resize(&image, &box, colours, out_width, out_height) == codes[0]);
     for (int32_t k = codes[0] ? 0 : n; k < 3 * OUT * OUT + GUARD; k++) HOLDS(colours[k] == 77);
     if (!codes[0]) {
-        double bound = 2e-6 * fmax(largest(out[0], n), 1e-3), colour[3], w = box.width / out_width, h = box.height / out_height;
+        double bound = 1e-6 * fmax(largest(out[0], n), 0.1 / 0.229), colour[3], w = box.width / out_width, h = box.height / out_height;
         int32_t i = take_between(&from, 0, out_width - 1), j = take_between(&from, 0, out_height - 1);
         if ((w + 2) * (h + 2) < CELL_MOST) {
             reference_cell(&image, box.x + w * i, box.y + h * j, box.x + w * (i + 1), box.y + h * (j + 1), colour);

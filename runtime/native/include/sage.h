@@ -312,8 +312,9 @@ SAGE_API int32_t sage_window_skip(sage_window *window, int64_t n);
  * YUV formats: Y, U and V are each averaged (a chroma sample covers its 2 x 2 or 2 x 1 pixels), then converted by ITU-R
  * BT.601, limited range, and clamped to 0 .. 255.
  *
- * Computed in float32; within 1e-6 of the float64 definition, relative to the largest value. Which instructions are used
- * depends on the processor (AVX2 + FMA, NEON, plain C); their results agree within the same bound.
+ * Computed in float32; within 1e-6 of the float64 definition, relative to the largest value, or to 0.1 / std where that is
+ * larger: where every cell is near `mean`, what is left is small and the levels it is left of are not. Which instructions
+ * are used depends on the processor (AVX2 + FMA, NEON, plain C); their results agree within the same bound.
  */
 enum {
     SAGE_RGB = 0,  /* data: [height, width, 3] */
