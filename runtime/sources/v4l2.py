@@ -6,6 +6,7 @@ What the URI asks for and the device refuses is an error, not a quiet substitute
 from __future__ import annotations
 
 import os
+import select
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 from ..errors import SourceError
 from . import FrameEvent
 from .reader import Unreachable
-from .v4l2_devices import gives_pictures, listing, problem_of, video_devices
+from .v4l2_devices import gives_pictures, listing, open_descriptors, problem_of, video_devices
 
 if TYPE_CHECKING:
     from ..clock import Clock
     from .uri import CameraUri
 
+_NAP_MS = 250
 _BUFFERS = 2  # a hint: drivers take what they need
 _FAILURES = 30  # so many frames in a row that cannot be read: it is gone
 _LATE_NS = 10_000_000_000  # a stamp of the driver's is believed when it is at most so old: other clocks are further away
@@ -41,7 +43,10 @@ class V4l2Reader:
             raise SourceError(f"{uri.target} does not exist; {listing(video_devices())}")
         if problem := problem_of(uri.target):
             raise SourceError(f"{uri.target}: {problem}")
+        before = open_descriptors(uri.target)
         self._device: Any = cv2.VideoCapture(os.path.realpath(uri.target), cv2.CAP_V4L2)
+        self._poll = _poll(open_descriptors(uri.target) - before)
+        self._streaming = False
         try:
             if not self._device.isOpened():
                 raise SourceError(f"{uri.target} gives no pictures (it may be a metadata node); {listing(video_devices())}")
@@ -57,6 +62,9 @@ class V4l2Reader:
 
     def read(self) -> FrameEvent | None:
         """See `Reader`."""
+        if self._poll is not None and self._streaming and not self._poll.poll(_NAP_MS):
+            return None
+        self._streaming = True
         try:
             ok, pixels = self._device.read()
         except self._cv2.error:
@@ -77,7 +85,7 @@ class V4l2Reader:
         return event
 
     def interrupt(self) -> None:
-        """See `Reader`: OpenCV waits up to ten seconds for a frame."""
+        """See `Reader`: a read comes back by itself, but for the first one, which OpenCV gives ten seconds."""
 
     def close(self) -> None:
         """See `Reader`."""
@@ -122,6 +130,15 @@ class V4l2Reader:
         if pixels.size != shape[0] * width * (2 if self._format == "yuyv" else 1):
             return None
         return FrameEvent(t_ns, pixels.reshape(shape), self._format)
+
+
+def _poll(descriptors: set[int]) -> select.poll | None:
+    """Waits for the device that OpenCV has opened; None where that cannot be told."""
+    if len(descriptors) != 1:
+        return None
+    waiter = select.poll()
+    waiter.register(descriptors.pop(), select.POLLIN)
+    return waiter
 
 
 def _compare(uri: CameraUri, granted: dict[str, Any]) -> None:

@@ -103,6 +103,12 @@ def gives_pictures(path: str) -> bool:
         os.close(fd)
 
 
+def open_descriptors(path: str) -> set[int]:
+    """The file descriptors of this process that are this device."""
+    real = os.path.realpath(path)
+    return {int(link.name) for link in Path("/proc/self/fd").iterdir() if _target(link) == real}
+
+
 def listing(devices: list[VideoDevice]) -> str:
     """What there is, for an error of one line."""
     if not devices:
