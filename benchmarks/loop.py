@@ -49,7 +49,7 @@ class _Frames:
 
     def __init__(self, clock: Any, frames: Any) -> None:
         self.granted = {"width": WIDTH, "height": HEIGHT, "rate_hz": float(RATE_HZ), "fourcc": None}
-        self.damaged = 0
+        self.damaged = self.skipped = 0
         self._clock, self._frames, self._count, self._start_ns = clock, frames, 0, clock.now_ns()
 
     def read(self) -> Any:
