@@ -306,7 +306,7 @@ class World:
         if trouble.kind == "clock jump":
             self._clock.sleep_until(trouble.end_ns)
         elif trouble.kind == "disk full":
-            self._sinks[0].flush(DEADLINE_S)
+            self._keep_up()
             resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(self._folder / "lines.jsonl") + 700, resource.RLIM_INFINITY))
             self._held.append((trouble.end_ns, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))))
         elif trouble.kind == "reader slow" and self._reader is not None:

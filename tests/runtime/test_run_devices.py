@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ def command(*args: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 def run(*args: object) -> subprocess.CompletedProcess[str]:
@@ -42,10 +43,14 @@ def run(*args: object) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def running(*args: object) -> Iterator[subprocess.Popen[str]]:
+    """The process; one that hangs is made to say where, and ends."""
     with subprocess.Popen(command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        watchdog = threading.Timer(DEADLINE_S, process.send_signal, (signal.SIGABRT,))
+        watchdog.start()
         try:
             yield process
         finally:
+            watchdog.cancel()
             process.kill()
 
 
