@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from moving_face import Person, Room, Spot
 
 from sage_edge.runtime.crowd import CrowdFinder
 from sage_edge.runtime.faces import FaceBox, FaceFinder
+from sage_edge.runtime.following import Square
+from sage_edge.runtime.view import View
 
 FRAME_NS = 33_333_333
 SIZE = (480, 270)
@@ -120,3 +123,51 @@ def test_same_frames_same_boxes_and_another_size_begins_anew(room: Room, people:
     (face,) = finder.find_all(large.shot(0, [(people[0], Spot(500, 270, 150))]), "rgb", 25 * FRAME_NS)
     assert middle(face) == pytest.approx((500, 270), abs=40)
     assert face.track == 3
+
+
+class Knowing:
+    """A detector that knows where the faces are, and sees whichever have their middle in what it looks at."""
+
+    def __init__(self) -> None:
+        self.faces: list[Square] = []
+
+    def search(self, view: View, turn: int) -> list[Square]:
+        return sorted(self.faces, key=lambda face: -face.side)
+
+    def study(self, view: View) -> list[Square]:
+        return self.search(view, 0)
+
+    def confirm(self, view: View, face: Square) -> list[Square]:
+        return [other for other in self.search(view, 0) if max(abs(other.x - face.x), abs(other.y - face.y)) <= 1.2 * face.side]
+
+
+def patterned(faces: list[Square]) -> np.ndarray:
+    """Each face with the same pattern, on gray."""
+    picture = np.full((*SIZE[::-1], 3), 120, np.uint8)
+    pattern = np.kron(np.random.default_rng(5).integers(0, 256, (8, 8)), np.ones((8, 8))).astype(np.uint8)
+    for face in faces:
+        size, x, y = int(face.side), int(face.x - face.side / 2), int(face.y - face.side / 2)
+        picture[y : y + size, x : x + size] = cv2.resize(pattern, (size, size), interpolation=cv2.INTER_AREA)[..., None]
+    return picture
+
+
+def test_a_face_is_confirmed_by_itself_and_not_by_a_larger_one_beside_it() -> None:
+    detector = Knowing()
+    finder = CrowdFinder(0.0, detector)
+    detector.faces = [Square(150, 130, 84, 0.9), Square(226, 130, 64, 0.9)]
+    for i in range(30):
+        found = finder.find_all(patterned(detector.faces), "rgb", i * FRAME_NS)
+        assert [(face.track, *middle(face)) for face in found] == [pytest.approx((1, 150, 130), abs=3), pytest.approx((2, 226, 130), abs=3)]
+        assert found[1].box[2] == pytest.approx(64, abs=1)
+
+
+def test_two_tracks_that_have_come_to_one_place_are_one_the_older() -> None:
+    detector = Knowing()
+    finder = CrowdFinder(0.0, detector)
+    for i in range(45):
+        apart = max(0, 120 - 4 * i)
+        detector.faces = [Square(200, 130, 64, 0.9), *([Square(200 + apart, 130, 64, 0.9)] if apart else [])]
+        found = finder.find_all(patterned(detector.faces), "rgb", i * FRAME_NS)
+        centres = [middle(face)[0] for face in found]
+        assert len(found) == 1 or abs(centres[0] - centres[1]) > 28, i
+    assert [face.track for face in found] == [1]
