@@ -73,18 +73,20 @@ ALWAYS void sum_four(const float *line, int32_t step, const cell_columns *cells,
     const float *x[4];
     for (int k = 0; k < 4; k++) {
         x[k] = line + cells[k].first;
-        sum[k] = _mm_mul_ps(_mm_broadcast_ss(&cells[k].head), _mm_loadu_ps(x[k]));
-        sum[k] = _mm_fmadd_ps(_mm_broadcast_ss(&cells[k].more), _mm_loadu_ps(x[k] + (int64_t)(common + 1) * step), sum[k]);
-        sum[k] = _mm_fmadd_ps(_mm_broadcast_ss(&cells[k].tail), _mm_loadu_ps(line + cells[k].last), sum[k]);
+        sum[k] = _mm_mul_ps(_mm_broadcast_ss(&cells[k].more), _mm_loadu_ps(x[k] + (int64_t)(common + 1) * step));
     }
-    for (; common > KERNEL_EXACT; common -= KERNEL_EXACT) {
+    for (int32_t some = common % KERNEL_EXACT; some > 0; some--)
+        for (int k = 0; k < 4; k++) sum[k] = _mm_add_ps(sum[k], _mm_loadu_ps(x[k] += step));
+    for (common -= common % KERNEL_EXACT; common > 0; common -= KERNEL_EXACT) {
         __m128 part[4] = {_mm_setzero_ps(), _mm_setzero_ps(), _mm_setzero_ps(), _mm_setzero_ps()};
         for (int32_t some = KERNEL_EXACT; some > 0; some--)
             for (int k = 0; k < 4; k++) part[k] = _mm_add_ps(part[k], _mm_loadu_ps(x[k] += step));
         for (int k = 0; k < 4; k++) sum[k] = _mm_add_ps(sum[k], part[k]);
     }
-    for (; common > 0; common--)
-        for (int k = 0; k < 4; k++) sum[k] = _mm_add_ps(sum[k], _mm_loadu_ps(x[k] += step));
+    for (int k = 0; k < 4; k++) { /* last: beside the frame, the weight of an edge is as large as what lies there */
+        sum[k] = _mm_fmadd_ps(_mm_broadcast_ss(&cells[k].head), _mm_loadu_ps(line + cells[k].first), sum[k]);
+        sum[k] = _mm_fmadd_ps(_mm_broadcast_ss(&cells[k].tail), _mm_loadu_ps(line + cells[k].last), sum[k]);
+    }
 }
 
 ALWAYS void columns_of(const float *line, int32_t step, const cell_columns *cells, int32_t n, int32_t common, const cell_output *output) {

@@ -52,18 +52,20 @@ ALWAYS void sum_four(const float *line, int32_t step, const cell_columns *cells,
     const float *x[4];
     for (int k = 0; k < 4; k++) {
         x[k] = line + cells[k].first;
-        sum[k] = vmulq_n_f32(vld1q_f32(x[k]), cells[k].head);
-        sum[k] = vfmaq_n_f32(sum[k], vld1q_f32(x[k] + (int64_t)(common + 1) * step), cells[k].more);
-        sum[k] = vfmaq_n_f32(sum[k], vld1q_f32(line + cells[k].last), cells[k].tail);
+        sum[k] = vmulq_n_f32(vld1q_f32(x[k] + (int64_t)(common + 1) * step), cells[k].more);
     }
-    for (; common > KERNEL_EXACT; common -= KERNEL_EXACT) {
+    for (int32_t some = common % KERNEL_EXACT; some > 0; some--)
+        for (int k = 0; k < 4; k++) sum[k] = vaddq_f32(sum[k], vld1q_f32(x[k] += step));
+    for (common -= common % KERNEL_EXACT; common > 0; common -= KERNEL_EXACT) {
         float32x4_t part[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
         for (int32_t some = KERNEL_EXACT; some > 0; some--)
             for (int k = 0; k < 4; k++) part[k] = vaddq_f32(part[k], vld1q_f32(x[k] += step));
         for (int k = 0; k < 4; k++) sum[k] = vaddq_f32(sum[k], part[k]);
     }
-    for (; common > 0; common--)
-        for (int k = 0; k < 4; k++) sum[k] = vaddq_f32(sum[k], vld1q_f32(x[k] += step));
+    for (int k = 0; k < 4; k++) { /* last: beside the frame, the weight of an edge is as large as what lies there */
+        sum[k] = vfmaq_n_f32(sum[k], vld1q_f32(line + cells[k].first), cells[k].head);
+        sum[k] = vfmaq_n_f32(sum[k], vld1q_f32(line + cells[k].last), cells[k].tail);
+    }
 }
 
 ALWAYS void columns_of(const float *line, int32_t step, const cell_columns *cells, int32_t n, int32_t common, const cell_output *output) {

@@ -37,6 +37,15 @@ int main(void) {
         noise_frame_free(&frame);
     }
 
+    /* Cells of which most lies beside the frame: one column weighs as much as all others together. */
+    for (int k = 0; k < 200; k++) {
+        int32_t side = 50 + (int32_t)(next_random(&random) % 16);
+        noise_frame frame = noise_frame_of(&random, k % 2, side, 8, 0);
+        double size = side * (2 + 4 * next_fraction(&random)), x = next_fraction(&random) * 4;
+        compare(&frame.image, &(sage_box){k % 4 < 2 ? x : side - size - x, next_fraction(&random) * 8, size, 4}, 1, 1);
+        noise_frame_free(&frame);
+    }
+
     /* Cells wider than a line of scratch, outputs wider than a strip, and more rows than 16 bits can add. */
     noise_frame wide = noise_frame_of(&random, SAGE_RGB, 4099, 3, 1);
     compare(&wide.image, &(sage_box){0.25, 0.5, 4098.5, 2.25}, 1, 1);
