@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import atheris
@@ -166,6 +167,17 @@ def ranges(data: Provider) -> None:
         Ranges.load(SCRATCH)
 
 
+def instrument_methods() -> None:
+    """atheris follows functions of instrumented modules, and not those of their classes."""
+    for name, module in list(sys.modules.items()):
+        for each in vars(module).values() if name.startswith("sage_edge.") else ():
+            if isinstance(each, type) and each.__module__ == name:
+                for member in vars(each).values():
+                    function = getattr(member, "__func__", member)
+                    if isinstance(function, FunctionType):
+                        atheris.instrument_func(function)
+
+
 TARGETS = {"camera": camera, "microphone": microphone, "sink": sink, "smoothing": smooth, "manifest": manifest, "ranges": ranges}
 RANGES = json.dumps(
     {
@@ -187,6 +199,7 @@ def main() -> None:
     def one(data: bytes) -> None:
         run(Provider(data))
 
+    instrument_methods()
     atheris.Setup(sys.argv, one)
     atheris.Fuzz()
 
