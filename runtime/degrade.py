@@ -1,7 +1,7 @@
 """Doing less on purpose while the machine is overloaded or hot, and more again when it is not: a state machine without a clock of its own.
 
-It is told of every estimate how late it was, and of the temperature now and then; `step` says what changes. Late beyond the budget without a
-break for `LATE_S`, or at a thermal zone's limit: one level down in work, first the rate of faces, then the hop. On time and `COOLER_C` below the
+It is told of every estimate how late it was, and of the temperature now and then; `step` says what changes. Late beyond the budget, again and
+again for `LATE_S`, or at a thermal zone's limit: one level down in work, first the rate of faces, then the hop. On time and `COOLER_C` below the
 limit for a while: one level back. The while begins at `PATIENCE_S` and doubles, up to `MOST_PATIENCE_S`, each time a level that was given back
 did not hold; so a machine that is just too slow does not swing.
 """
@@ -16,6 +16,8 @@ from .ticks import NS_PER_S
 LATE_S = 3
 LATE_HOPS = 3
 """Late for `LATE_S` and for this many hops, whichever is longer."""
+FREE_S, FREE_HOPS = 1, 2
+"""The lateness is over when nothing was late for `FREE_S` and for this many hops: of two estimates in a turn, the second is always the fresher."""
 HOT_S = 10
 """Between two levels down for heat: silicon cools in seconds, a case in minutes."""
 COOLER_C = 5.0
@@ -58,6 +60,7 @@ class Degrader:
         """Why less is done than was asked for; None while it is not."""
         self._late_ms = 0.0
         self._late_since_ns: int | None = None
+        self._late_at_ns = 0
         self._calm_since_ns: int | None = None
         self._heat: Heat | None = None
         self._changed_ns: int | None = None
@@ -71,11 +74,10 @@ class Degrader:
 
     def late(self, now_ns: int, late_ms: float) -> None:
         """The newest estimate is, or the next one will be at best, `late_ms` late."""
-        self._late_ms = late_ms
-        if late_ms <= self._budget_ms:
-            self._late_since_ns = None
-        elif self._late_since_ns is None:
-            self._late_since_ns = now_ns
+        if late_ms > self._budget_ms:
+            self._late_ms, self._late_at_ns = late_ms, now_ns
+            if self._late_since_ns is None:
+                self._late_since_ns = now_ns
 
     def heat(self, heat: Heat | None) -> None:
         """What the thermometer says; None where there is none."""
@@ -88,11 +90,14 @@ class Degrader:
 
     def step(self, now_ns: int) -> Change | None:
         """What changes at `now_ns`, None when nothing does."""
+        hop_s = self.level.hop / self._rate_hz
+        if self._since(self._late_at_ns, now_ns) > max(FREE_S, FREE_HOPS * hop_s):
+            self._late_since_ns = None
         hot = self._heat is not None and self._heat.room <= 0
         late = self._late_since_ns is not None
         if hot and self._since(self._changed_ns, now_ns) >= HOT_S:
             return self._down(now_ns, "hot")
-        if late and self._since(self._late_since_ns, now_ns) >= max(LATE_S, LATE_HOPS * self.level.hop / self._rate_hz):
+        if late and self._since(self._late_since_ns, now_ns) >= max(LATE_S, LATE_HOPS * hop_s):
             return self._down(now_ns, "overloaded")
         cool = self._heat is None or self._heat.room >= COOLER_C
         if late or hot or (self.why == "hot" and not cool):

@@ -39,6 +39,10 @@ TURN_S = 1 / 30
 """The longest turn while nothing comes."""
 HEAR_NS = NS_PER_S // 10
 """Sound is fetched this often, and whenever a hop is due: it waits in libsage, and a larger piece costs as much as a smaller one."""
+BEHIND_TICKS = 8
+"""The loop is behind by this much more than a hop at least, before hops become one."""
+FRESH_NS = NS_PER_S
+"""The frame that waits when the loop begins is used when it is no older."""
 STATUS_NS = NS_PER_S
 HEAT_NS = 5 * NS_PER_S
 TOUCHING_NS = 25_000_000
@@ -140,7 +144,7 @@ class _Loop:
         self._late = Histogram()
         self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = clock.now_ns()
         self._newest_ns: int | None = None
-        self._pushed_ns = self._heard_ns = self._fetched_ns = self._start_ns
+        self._epoch_ns = self._pushed_ns = self._heard_ns = self._fetched_ns = self._start_ns
         self._lost = self._losses()
         self._line = StatusLine(clock, session.stages, camera, microphone, sinks)
 
@@ -164,17 +168,21 @@ class _Loop:
         return ended
 
     def _begin(self) -> None:
-        """What devices collected while the engines were loaded is old; the epoch is now."""
+        """The epoch is now, or the frame that waits; sound from before the engines were loaded is old."""
         if self._microphone is not None:
             self._microphone.read()
-        if self._camera is not None:
-            self._camera.newest()
-        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._clock.now_ns()
+        frame = None if self._camera is None else self._camera.newest()
         self._lost = self._losses()
+        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._clock.now_ns()
+        if frame is not None and 0 <= self._start_ns - frame.t_ns < FRESH_NS:
+            self._start_ns = frame.t_ns
         first = self.hello()
         for sink in self._sinks:
             sink.start(first)
         self._session.advance(self._start_ns)
+        self._epoch_ns, self._pushed_ns = self._start_ns, self._start_ns - NS_PER_S
+        if frame is not None and frame.t_ns >= self._start_ns:
+            self._look(frame)
 
     def hello(self) -> dict[str, Any]:
         """The hello of a session, and what the loop adds."""
@@ -196,11 +204,17 @@ class _Loop:
         elapsed_ns, waited_ns, self._now_ns = now_ns - self._now_ns, now_ns - self._worked_ns, now_ns
         if waited_ns > JUMP_NS or elapsed_ns > LONG_NS:
             self._jump(now_ns, elapsed_ns)
+        behind = self._behind()
+        if behind:
+            self._session.set_hop(behind)
         if now_ns - self._fetched_ns >= HEAR_NS or now_ns >= self._due_ns():
             self._hear()
             self._count_losses()
-        self._look()
+        if self._camera is not None and (frame := self._camera.newest()) is not None:
+            self._look(frame)
         self._session.advance(self._ready_ns())
+        if behind:
+            self._session.set_hop(self._degrader.level.hop)
         self._emit()
         self._tell()
         self._watch()
@@ -221,12 +235,16 @@ class _Loop:
             session.push_audio(event.samples, event.t_ns)
             self._heard_ns = max(self._heard_ns, event.t_ns + len(event.samples) * NS_PER_S // session.sample_rate_hz)
 
-    def _look(self) -> None:
-        if self._camera is None:
-            return
-        frame = self._camera.newest()
-        if frame is None:
-            return
+    def _behind(self) -> int:
+        """How many ticks this turn will find to be over, when those are more than two hops: they become one, so that a hop that takes
+        longer to compute than it lasts does not put the loop ever further behind. Else 0."""
+        session = self._session
+        decided_ns = session.decided_ns or self._epoch_ns
+        ticks = (self._now_ns - self._wait_ns - decided_ns) * session.rate_hz // NS_PER_S - 1
+        hop = self._degrader.level.hop
+        return min(ticks, session.window) if ticks >= max(2 * hop, hop + BEHIND_TICKS) else 0
+
+    def _look(self, frame: FrameEvent) -> None:
         self._frames += 1
         self._newest_ns = frame.t_ns
         self._session.stages.add("capture", self._clock.now_ns() - frame.t_ns)
@@ -250,16 +268,17 @@ class _Loop:
     def _jump(self, now_ns: int, elapsed_ns: int) -> None:
         """Leave out the time that nobody saw: no burst of estimates about it."""
         self._jumps += 1
-        seconds, since_ns = elapsed_ns / NS_PER_S, self._estimate_ns
-        detail = f"{seconds:.1f} s passed between two turns of the loop (the machine slept, or the process was stopped); no estimates for them"
-        self._notice(Notice(now_ns, "clock_jump", f"{detail}, from t_ns {since_ns} to {now_ns}"))
         if self._microphone is not None:
             self._microphone.read()
         if self._camera is not None:
             self._camera.newest()
         self._session.skip(now_ns)
+        self._emit()  # what was decided before
+        seconds, since_ns = elapsed_ns / NS_PER_S, self._estimate_ns
+        detail = f"{seconds:.1f} s passed between two turns of the loop (the machine slept, or the process was stopped); no estimates for them"
+        self._notice(Notice(now_ns, "clock_jump", f"{detail}, from t_ns {since_ns} to {now_ns}"))
         self._newest_ns = None
-        self._pushed_ns = self._heard_ns = self._estimate_ns = now_ns
+        self._pushed_ns = self._heard_ns = self._estimate_ns = self._epoch_ns = now_ns
         self._degrader.forget(now_ns)
         if self._smooth is not None:
             self._smooth.clear()

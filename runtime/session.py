@@ -217,6 +217,12 @@ class Session:
         return self._hops.poll()
 
     @property
+    def decided_ns(self) -> int | None:
+        """Time of the newest tick that a hop was decided for; None before the first."""
+        epoch_ns = self._time.epoch_ns
+        return None if epoch_ns is None or self._decided < 0 else epoch_ns + tick_time_ns(self._decided, self.rate_hz)
+
+    @property
     def drops(self) -> Drops:
         """Losses so far."""
         sound = self._sound

@@ -57,8 +57,17 @@ def test_one_late_estimate_or_a_stutter_changes_nothing() -> None:
     machine = Machine()
     for _ in range(100):
         machine.run(2.0, 5000.0)
-        machine.run(0.5, 100.0)
+        machine.run(1.5, 100.0)
     assert machine.changes == []
+
+
+def test_every_other_estimate_that_is_late_is_an_overload() -> None:
+    machine = Machine()
+    for _ in range(20):
+        machine.run(0.5, 900.0)
+        machine.run(0.5, 400.0)
+    assert machine.changes
+    assert "900 ms late" in machine.changes[0][1].detail
 
 
 def test_recovers_step_by_step_after_patience() -> None:

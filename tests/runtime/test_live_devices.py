@@ -107,6 +107,8 @@ def run(
     hop: int | None = None,
     sinks: Sequence[Any] = (),
     clock: SimulatedClock | None = None,
+    hop_s: float = 0.0,
+    hop_thread: bool = False,
     **options: Any,
 ) -> Run:
     clock = clock or SimulatedClock(START)
@@ -116,7 +118,9 @@ def run(
     for device in (eye, ear):
         if device is not None:
             device.start()
-    with Session(bundle, precision="fp32", hop=hop, threads=1, faces=finder) as session:
+    with Session(bundle, precision="fp32", hop=hop, threads=1, faces=finder, hop_thread=hop_thread) as session:
+        if hop_s:
+            slow_down(session, clock, hop_s)
         summary = run_live_devices(eye, ear, session, [kept, *sinks], clock=clock, seconds=seconds, **options)
     assert kept.closed == 1
     assert len(kept.hellos) == 1
@@ -124,15 +128,32 @@ def run(
     return Run(kept, summary, finder, clock)
 
 
+def slow_down(session: Session, clock: SimulatedClock, hop_s: float) -> None:
+    """Let every hop take `hop_s` of simulated time."""
+    fusion = session._open().fusion
+    compute = fusion.run
+
+    def run(items: int | None = None) -> None:
+        clock.sleep(hop_s)
+        compute(items)
+
+    fusion.run = run  # type: ignore[method-assign]
+
+
 def fault(kind: str, start_s: float, end_s: float) -> list[Fault]:
     return [Fault(kind, START + round(start_s * NS), START + round(end_s * NS))]
 
 
-def check_complete(estimates: list[Estimate], seconds: float) -> None:
-    """Every tick of the run is in one trail, and nothing is out of range."""
+def check_whole(estimates: list[Estimate]) -> None:
+    """No tick is missing, none is there twice."""
     ticks = [t for e in estimates for t, _, _ in e.trail]
     assert [round((t - START) / TICK_NS) for t in ticks] == list(range(len(ticks)))
-    assert abs(len(ticks) / 30 - seconds) < 0.3
+
+
+def check_complete(estimates: list[Estimate], seconds: float) -> None:
+    """Every tick of the run is in one trail, and nothing is out of range."""
+    check_whole(estimates)
+    assert abs(sum(len(e.trail) for e in estimates) / 30 - seconds) < 0.3
     values = np.array([(v, a) for e in estimates for _, v, a in e.trail])
     assert np.isfinite(values).all()
     assert np.abs(values).max() <= 1
@@ -212,7 +233,8 @@ def test_bad_sound_is_counted_and_leaves_no_trace(kind: str, bundle: Bundle) -> 
     assert estimates[-2].audio.rms_dbfs == pytest.approx(-17, abs=0.5)
 
 
-def test_a_jump_of_the_clock_leaves_out_what_nobody_saw_and_says_so(bundle: Bundle) -> None:
+@pytest.mark.parametrize("hop_thread", [False, True])
+def test_a_jump_of_the_clock_leaves_out_what_nobody_saw_and_says_so(hop_thread: bool, bundle: Bundle) -> None:
     clock = SimulatedClock(START)
     jumped: list[int] = []
 
@@ -222,7 +244,19 @@ def test_a_jump_of_the_clock_leaves_out_what_nobody_saw_and_says_so(bundle: Bund
             clock.sleep(2 * 3600)
         return False
 
-    done = run(bundle, 2 * 3600 + 10, clock=clock, stop=stop)
+    order: list[int | str] = []
+
+    class Order(Kept):
+        def write(self, estimate: Estimate) -> None:
+            order.append(estimate.t_ns)
+
+        def notice(self, notice: Notice) -> None:
+            order.append(notice.what)
+
+    done = run(bundle, 2 * 3600 + 10, clock=clock, stop=stop, hop_thread=hop_thread, sinks=[Order()])
+    at = order.index("clock_jump")
+    assert all(t_ns <= jumped[0] for t_ns in order[:at] if isinstance(t_ns, int)), "what was decided before comes before the word about it"
+    assert all(t_ns > jumped[0] for t_ns in order[at:] if isinstance(t_ns, int))
     estimates = done.kept.estimates
     assert done.summary.jumps == len(done.times_s("clock_jump")) == 1
     assert "7200.0 s passed" in next(n.detail for n in done.kept.notices_ if n.what == "clock_jump")
@@ -260,8 +294,22 @@ def test_an_overloaded_loop_reads_fewer_faces_says_so_and_recovers(bundle: Bundl
     assert all((live.why is None) == ((live.face_every, live.hop) == (1, 15)) for live in lives)
     assert lives[-1].why is None
     assert done.kept.estimates[-1].face is not None
-    ticks = [t for e in done.kept.estimates for t, _, _ in e.trail]
-    assert all(round((b - a) / TICK_NS) == 1 for a, b in pairwise(ticks)), "a wider hop loses no tick"
+    check_whole(done.kept.estimates)
+
+
+@pytest.mark.parametrize("hop_s", [0.6, 1.0, 1.8])
+def test_hops_that_take_longer_than_they_last_become_wider_ones(hop_s: float, bundle: Bundle) -> None:
+    done = run(bundle, 90, hop_s=hop_s)
+    estimates = done.kept.estimates
+    check_whole(estimates)
+    lates = [e.live.late_ms for e in estimates if e.live is not None]
+    assert max(lates) < 1000 * (3 * hop_s + 2), "it does not fall further and further behind"
+    assert done.summary.jumps == 0
+    assert done.summary.degraded >= 1
+    last = estimates[-2].live
+    assert last is not None
+    assert last.why == "overloaded"
+    assert last.hop >= 30 * hop_s, "as wide as the machine needs"
 
 
 @pytest.mark.parametrize("every", [2, 3])
@@ -360,7 +408,7 @@ def test_what_was_collected_before_the_loop_is_not_used(bundle: Bundle) -> None:
     clock.sleep(3.0)
     with Session(bundle, precision="fp32", threads=1, faces=Box(clock)) as session:
         run_live_devices(eye, ear, session, [kept], clock=clock, seconds=3)
-    assert kept.estimates[0].trail[0][0] == START + 3 * NS
+    assert kept.estimates[0].trail[0][0] == pytest.approx(START + 3 * NS, abs=TICK_NS), "at most the frame that waits"
     assert all(e.drops.frames_stale == 0 for e in kept.estimates)
 
 
