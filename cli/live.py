@@ -14,7 +14,6 @@ from sage_edge.runtime.errors import UsageError
 if TYPE_CHECKING:
     from sage_edge.runtime.bundle import Bundle
     from sage_edge.runtime.clock import Clock
-    from sage_edge.runtime.notice import Notice
     from sage_edge.runtime.precision import Choice
     from sage_edge.runtime.session import Session
     from sage_edge.runtime.smooth_tracks import SmoothTracks
@@ -29,7 +28,11 @@ def run_devices(args: argparse.Namespace) -> int:
     from sage_edge.runtime.finders import open_finder
     from sage_edge.runtime.live_devices import run_live_devices
     from sage_edge.runtime.session import Session
+    from sage_edge.runtime.sources.uri import parse_camera
+    from sage_edge.runtime.sources.video import VideoFile
     from sage_edge.runtime.thermal import Thermometer
+
+    from .voice import Voice
 
     clock = MonotonicClock()
     follow = args.faces or "largest"
@@ -39,18 +42,29 @@ def run_devices(args: argparse.Namespace) -> int:
     sinks, show, notes = _sinks(args, clock)
     bundle = Bundle.open(args.bundle)
     finder = open_finder(args.finder, bundle.manifest.face.margin, MOST_FACES if follow == "all" else 1)
-    with contextlib.ExitStack() as stack:
-        for device in (camera, microphone):
+    uri = parse_camera(args.camera or "none")
+    recorded = uri is not None and uri.kind == "file"
+    if uri is not None and recorded:
+        VideoFile(uri.target).close()  # one that cannot be used is refused before engines are loaded
+    with Voice() as tell, contextlib.ExitStack() as stack:
+
+        def start(device: Any) -> None:
             if device is not None:
                 stack.callback(device.close)
                 device.start()
-        choice = chosen(bundle, args)
+
+        if not recorded:
+            start(camera)
+        start(microphone)
+        choice = chosen(bundle, args, tell)
         session = stack.enter_context(
             Session(bundle, precision=choice, hop=args.hop, threads=args.threads, faces=finder, follow=follow, most_faces=MOST_FACES, hop_thread=True)
         )
-        introduce(bundle, session)
+        introduce(bundle, session, tell)
         for note in notes:
-            say(f"note: {note}")
+            tell(f"note: {note}")
+        if recorded:  # it begins when it is started, not when somebody looks
+            start(camera)
         stop = stack.enter_context(_stop_signals())
         summary = run_live_devices(
             camera,
@@ -63,15 +77,20 @@ def run_devices(args: argparse.Namespace) -> int:
             smooth=smooth,
             budget_ms=args.budget_ms,
             thermometer=Thermometer(),
-            say=_say_notice,
+            say=lambda notice: tell(f"{notice.what}: {notice.detail}"),
             show=show,
             about={"faces": follow, "finder": args.finder or "cascade"},
         )
-    say(summary.line())
+        tell(summary.line())
     return 0
 
 
-def chosen(bundle: Bundle, args: argparse.Namespace) -> Choice:
+def say(text: str) -> None:
+    """A line for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def chosen(bundle: Bundle, args: argparse.Namespace, tell: Callable[[str], None] = say) -> Choice:
     """The precision and backend that were asked for, with a line about what is not plain."""
     import cv2
 
@@ -80,28 +99,19 @@ def chosen(bundle: Bundle, args: argparse.Namespace) -> Choice:
     cv2.setNumThreads(1)  # the engines have the cores; OpenCV's pool would only wait beside them
     choice = choose(bundle, args.precision, args.backend, args.threads, progress=True)
     if choice.raced:
-        say(f"note: {choice.line()}")
+        tell(f"note: {choice.line()}")
     if note := choice.note(bundle):
-        say(f"note: {note}")
+        tell(f"note: {note}")
     return choice
 
 
-def introduce(bundle: Bundle, session: Session) -> None:
+def introduce(bundle: Bundle, session: Session, tell: Callable[[str], None] = say) -> None:
     """What a person should know of the engines and of the data behind them."""
     if session.rung_note:
-        say(f"note: {session.rung_note}")
+        tell(f"note: {session.rung_note}")
     trained_on = bundle.manifest.trained_on
     if trained_on.synthetic:
-        say(f"warning: {bundle.path.name} was trained on synthetic data ({trained_on.name}): it shows that the chain works, no more")
-
-
-def say(text: str) -> None:
-    """A line for people."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def _say_notice(notice: Notice) -> None:
-    say(f"{notice.what}: {notice.detail}")
+        tell(f"warning: {bundle.path.name} was trained on synthetic data ({trained_on.name}): it shows that the chain works, no more")
 
 
 def _check_times(args: argparse.Namespace) -> None:
