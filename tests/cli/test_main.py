@@ -69,7 +69,7 @@ def test_help_needs_no_heavy_library(verb: str) -> None:
     [
         (["rum"], "unknown verb 'rum'; did you mean 'run'?"),
         (["xyzzy"], "unknown verb 'xyzzy'; one of synth, prepare"),
-        (["run"], "the following arguments are required: NAME.sage, --video; sage-edge run --help"),
+        (["run"], "the following arguments are required: NAME.sage; sage-edge run --help"),
         (["run", "x.sage", "--video", "y.mp4", "--hop", "often"], "argument --hop: invalid int value: 'often'"),
         (["run", "x.sage", "--video", "y.mp4", "--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
