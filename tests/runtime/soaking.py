@@ -85,9 +85,13 @@ class Report:
     """Once in half a minute of stream."""
     problems: list[str] = field(default_factory=list)
 
+    def growth_mb(self) -> float:
+        """Memory at the end beyond that at half time: the first half is for pools and caches to fill."""
+        return round(self.rss_mb[-1] - self.rss_mb[len(self.rss_mb) // 2], 1)
+
     def slope_mb_per_hour(self) -> tuple[float, float]:
-        """Of the memory after the first third, and its standard error."""
-        y = np.array(self.rss_mb[len(self.rss_mb) // 3 :])
+        """Of the memory in the second half, and its standard error."""
+        y = np.array(self.rss_mb[len(self.rss_mb) // 2 :])
         x = np.arange(len(y)) / 120
         slope, offset = np.polyfit(x, y, 1)
         rest = y - slope * x - offset
@@ -99,7 +103,7 @@ class Report:
         return {
             **{"seconds": round(self.seconds, 1), "lives": self.lives, "estimates": self.estimates},
             **{"faults": dict(self.faults), "notices": dict(self.notices)},
-            "rss_mb": {"first": self.rss_mb[0], "last": self.rss_mb[-1], "most": max(self.rss_mb)},
+            "rss_mb": {"first": self.rss_mb[0], "last": self.rss_mb[-1], "most": max(self.rss_mb), "growth": self.growth_mb()},
             "rss_slope_mb_per_hour": round(slope, 3),
             "rss_slope_error": round(error, 3),
             "problems": self.problems,
@@ -223,7 +227,7 @@ class World:
         self._bundle, self._folder, self._seed = bundle, folder, seed
         self._clock, self._end_ns = SimulatedClock(START), START + round(seconds * NS)
         self._coming = [trouble for trouble in self.troubles if trouble.kind in OUTSIDE]
-        self._held: list[tuple[int, Callable[[], None]]] = []
+        self._held: dict[str, tuple[int, Callable[[], None]]] = {}
         self._broker = Broker(folder) if MOSQUITTO is not None else None
 
     def run(self) -> Report:
@@ -270,7 +274,9 @@ class World:
         self.ledger = Ledger(report, self.troubles, self._keep_up)
         camera.start()
         microphone.start()
-        with Session(self._bundle, precision="fp32", threads=1, faces=Box()) as session:
+        # every other life computes hops in a thread, as `run` does; simulated time then waits for it as well
+        with Session(self._bundle, precision="fp32", threads=1, faces=Box(), hop_thread=report.lives % 2 == 1) as session:
+            self._settle = session._hops.settle
             summary = run_live_devices(
                 camera,
                 microphone,
@@ -291,6 +297,7 @@ class World:
 
     def _happens(self) -> bool:
         """Called at every turn of the loop: what the plan has for now. True ends the life."""
+        self._settle()
         now_ns = self._clock.now_ns()
         self._release(now_ns)
         if self._reader is None and len(self.ledger.stamps) and self._served.port:  # type: ignore[attr-defined]
@@ -303,26 +310,38 @@ class World:
         return now_ns >= self._end_ns
 
     def _begin(self, trouble: Trouble) -> None:
-        if trouble.kind == "clock jump":
+        kind = trouble.kind
+        if kind == "clock jump":
             self._clock.sleep_until(trouble.end_ns)
-        elif trouble.kind == "disk full":
+        elif kind in self._held:  # it holds already, and goes on
+            self._held[kind] = max(self._held[kind][0], trouble.end_ns), self._held[kind][1]
+        elif kind == "disk full":
             self._keep_up()
             resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(self._folder / "lines.jsonl") + 700, resource.RLIM_INFINITY))
-            self._held.append((trouble.end_ns, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))))
-        elif trouble.kind == "reader slow" and self._reader is not None:
-            reader = self._reader
-            reader.awake.clear()
-            self._held.append((trouble.end_ns, reader.awake.set))
-        elif trouble.kind == "broker restart" and self._broker is not None:
+            room = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+            self._held[kind] = trouble.end_ns, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, room)
+        elif kind == "reader slow" and self._reader is not None:
+            self._reader.awake.clear()
+            self._held[kind] = trouble.end_ns, self._reader.awake.set
+        elif kind == "broker restart" and self._broker is not None:
             self._broker.stop()
-            self._held.append((trouble.end_ns, self._broker.start))
+            self._held[kind] = trouble.end_ns, self._start_broker
+
+    def _start_broker(self) -> None:
+        """Its disk is not the one that is full: a child has the limits of its parent."""
+        assert self._broker is not None
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, limits[1]))
+        try:
+            self._broker.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     def _release(self, now_ns: int | None) -> None:
         """End what is over by `now_ns`; everything when that is None."""
-        over = [end for at_ns, end in self._held if now_ns is None or at_ns <= now_ns]
-        self._held = [held for held in self._held if now_ns is not None and held[0] > now_ns]
-        for end in over:
-            end()
+        over = [kind for kind, (end_ns, _) in self._held.items() if now_ns is None or end_ns <= now_ns]
+        for kind in over:
+            self._held.pop(kind)[1]()
         if over:
             self._keep_up()
 

@@ -10,6 +10,9 @@ from soaking import OUTSIDE, Report, soak
 
 from sage_edge.runtime.bundle import Bundle
 
+GROWTH_MB = 4
+"""In the second half of the hour, with some eight new sessions: what allocators do. A frame kept in a second would be 100 MB."""
+
 pytest.importorskip("websockets", reason="needs websockets: pip install 'sage-edge[serve]'")
 
 
@@ -33,5 +36,4 @@ def test_two_minutes_with_a_fault_of_every_kind(bundle: Bundle, tmp_path: Path) 
 def test_an_hour_with_two_hundred_faults(bundle: Bundle, tmp_path: Path) -> None:
     report = soak(bundle, tmp_path)
     check(report)
-    slope, error = report.slope_mb_per_hour()
-    assert slope < 3 * error + 1.0, report.rss_mb
+    assert report.growth_mb() < GROWTH_MB, report.rss_mb
