@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from sage_edge.runtime.smooth_tracks import SmoothTracks
 
 MOST_FACES = 4
+LEAST_BUDGET_MS = 100
+"""A sound server hands sound on 30 to 100 ms after it was made, and doing less does not make it come earlier."""
 
 
 def run_devices(args: argparse.Namespace) -> int:
@@ -39,11 +42,12 @@ def run_devices(args: argparse.Namespace) -> int:
     smooth = _smooth(args.smooth, follow)
     _check_times(args)
     camera, microphone = _devices(args, clock)
+    uri = parse_camera(_or_none(args.camera))
+    recorded = uri is not None and uri.kind == "file"
+    spare(args, video=uri.target if uri is not None and recorded else None, finder=(args.finder or "").partition(":")[2])
     sinks, show, notes = _sinks(args, clock)
     bundle = Bundle.open(args.bundle)
     finder = open_finder(args.finder, bundle.manifest.face.margin, MOST_FACES if follow == "all" else 1)
-    uri = parse_camera(args.camera or "none")
-    recorded = uri is not None and uri.kind == "file"
     if uri is not None and recorded:
         VideoFile(uri.target).close()  # one that cannot be used is refused before engines are loaded
     with Voice() as tell, contextlib.ExitStack() as stack:
@@ -114,29 +118,55 @@ def introduce(bundle: Bundle, session: Session, tell: Callable[[str], None] = sa
         tell(f"warning: {bundle.path.name} was trained on synthetic data ({trained_on.name}): it shows that the chain works, no more")
 
 
+def spare(args: argparse.Namespace, **inputs: str | None) -> None:
+    """Refuse an output that would overwrite one of the files `inputs`, by what they are, or anything in the bundle."""
+    bundle = os.path.realpath(args.bundle)
+    for spec in args.out or []:
+        target = spec.partition(":")[2]
+        if not spec.startswith(("jsonl:", "csv:")) or not os.path.exists(target):
+            continue
+        if os.path.realpath(target).startswith(os.path.join(bundle, "")):
+            raise UsageError(f"{spec} would overwrite a file of the bundle; name another file")
+        for what, name in inputs.items():
+            if name and os.path.exists(name) and os.path.samefile(target, name):
+                raise UsageError(f"{spec} would overwrite the {what}; name another file")
+
+
 def _check_times(args: argparse.Namespace) -> None:
     for option, value in (("--budget-ms", args.budget_ms), ("--seconds", args.seconds)):
         if value is not None and not 0 < value < float("inf"):
             raise UsageError(f"{option} {value:g} is no time; give a number above 0")
+    if args.budget_ms is not None and args.budget_ms < LEAST_BUDGET_MS:
+        raise UsageError(f"--budget-ms {args.budget_ms:g} cannot be kept, sound alone comes later than that; give at least {LEAST_BUDGET_MS}")
     if args.pace:
         raise UsageError("--pace is of --video; a live run has no other speed")
+
+
+def given_at_all(value: object) -> bool:
+    """Whether an option was given, even as 0 or as nothing."""
+    return value is not None and value is not False
+
+
+def _or_none(text: str | None) -> str:
+    return "none" if text is None else text
 
 
 def _smooth(text: str | None, follow: str) -> SmoothTracks | None:
     from sage_edge.runtime.smooth_tracks import SmoothTracks
     from sage_edge.runtime.smoothing import Smoothing
 
-    return None if text == "none" else SmoothTracks(Smoothing.parse(text or "one-euro"), follow == "all")
+    return None if text == "none" else SmoothTracks(Smoothing.parse("one-euro" if text is None else text), follow == "all")
 
 
 def _devices(args: argparse.Namespace, clock: Clock) -> tuple[Any, Any]:
     """The camera and the microphone, not started; None for "none"."""
     from sage_edge.runtime.sources.uri import parse_camera, parse_microphone
 
-    camera = parse_camera(args.camera or "none")
-    microphone = parse_microphone(args.mic or "none")
+    camera, microphone = parse_camera(_or_none(args.camera)), parse_microphone(_or_none(args.mic))
     if camera is None and microphone is None:
         raise UsageError("nothing to look at or to listen to; give --camera URI, --mic NAME or --video FILE (sage-edge devices lists what there is)")
+    if camera is not None and not camera.pace and microphone is not None:
+        raise UsageError(f"{camera.text} runs ahead of the clock, and no microphone can follow; leave ?pace=0 or --mic away")
     opened: list[Any] = [None, None]
     if camera is not None:
         from sage_edge.runtime.sources.camera import open_camera
@@ -155,11 +185,11 @@ def _sinks(args: argparse.Namespace, clock: Clock) -> tuple[list[Any], Callable[
     from sage_edge.runtime.sinks.queued import Queued
 
     for option in ("share_video", "token"):
-        if getattr(args, option) and not args.serve:
+        if given_at_all(getattr(args, option)) and args.serve is None:
             raise UsageError(f"--{option.replace('_', '-')} is of the page; give --serve HOST:PORT, too")
-    found: list[Any] = list(open_sinks(args.out or ([] if args.serve else ["jsonl:-"]), clock.now_ns))
+    found: list[Any] = list(open_sinks(args.out or (["jsonl:-"] if args.serve is None else []), clock.now_ns))
     show, notes = None, [note for sink in found if (note := getattr(sink, "note", None))]
-    if args.serve:
+    if args.serve is not None:
         from sage_edge.runtime.serve.page import Page
         from sage_edge.runtime.sinks.broadcast import parse_address
 

@@ -17,7 +17,6 @@ example:
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from sage_edge.runtime.errors import UsageError
 
@@ -60,11 +59,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 at the end of the video, of the output's reader or of a live run, however it was ended; 130 when a recorded one was interrupted."""
-    if args.video is None:
-        from .live import run_devices
+    from .live import given_at_all, run_devices
 
+    if args.video is None:
         return run_devices(args)
-    given = [option for name, option in {"camera": "--camera", **LIVE_ONLY}.items() if getattr(args, name)]
+    given = [option for name, option in {"camera": "--camera", **LIVE_ONLY}.items() if given_at_all(getattr(args, name))]
     if given:
         raise UsageError(f"--video is a recording and has no {given[0]}; leave one of them away (--camera {args.video} plays it as if it were live)")
     return _recorded(args)
@@ -77,10 +76,10 @@ def _recorded(args: argparse.Namespace) -> int:
     from sage_edge.runtime.sinks import open_sinks
     from sage_edge.runtime.sources.video import VideoFile
 
-    from .live import chosen, introduce, say
+    from .live import chosen, introduce, say, spare
 
     sinks = open_sinks(args.out or ["jsonl:-"])
-    _spare(args.video, args.out or [])
+    spare(args, video=args.video)
     for sink in sinks:
         if note := getattr(sink, "note", None):
             say(f"note: {note}")
@@ -94,11 +93,3 @@ def _recorded(args: argparse.Namespace) -> int:
             say(f"warning: {note}")
     say(summary.line())
     return 130 if summary.ended == "interrupted" else 0
-
-
-def _spare(video: str, specs: list[str]) -> None:
-    """Refuse an output that would overwrite the video."""
-    for spec in specs:
-        target = Path(spec.partition(":")[2])
-        if target.exists() and Path(video).exists() and target.samefile(video):
-            raise UsageError(f"{spec} would overwrite the video; name another file")

@@ -20,7 +20,7 @@ def open_finder(spec: str | None, margin: float, most: int = 1) -> FaceFinder | 
 
     `margin` is the bundle's `face.margin`. Raises UsageError for an unknown spec and for a file that is no YuNet.
     """
-    detector = _detector(spec or "cascade")
+    detector = _detector("cascade" if spec is None else spec)
     if most == 1:
         from .faces import FaceFinder
 

@@ -136,6 +136,17 @@ def test_wrong_use_is_one_line_before_anything_is_opened(bundle_path: Path, clip
             (["--camera", clip, "--serve", f"127.0.0.1:{port}"], str(port)),
             (["--camera", clip, "--out", "jsnl:-"], "jsonl:-"),
             (["--camera", clip, "--finder", f"yunet:{tmp_path}/x.onnx"], "x.onnx"),
+            (["--camera", clip, "--out", f"jsonl:{clip}"], "would overwrite the video"),
+            (["--camera", clip, "--out", f"csv:{bundle_path}/manifest.json"], "would overwrite a file of the bundle"),
+            (["--camera", f"{clip}?pace=0", "--mic", "mic:default"], "pace=0"),
+            (["--camera", clip, "--budget-ms", "99"], "at least 100"),
+            (["--camera", clip, "--serve", ""], "HOST:PORT"),
+            (["--camera", "", "--mic", "mic:default"], "camera"),
+            (["--camera", clip, "--mic", ""], "microphone"),
+            (["--camera", clip, "--smooth", ""], "smoothing"),
+            (["--camera", clip, "--finder", ""], "finder"),
+            (["--camera", clip, "--token", ""], "--serve"),
+            (["--video", clip, "--seconds", "0"], "has no --seconds"),
         ]
         from sage_edge.cli import main as cli
 
@@ -146,6 +157,7 @@ def test_wrong_use_is_one_line_before_anything_is_opened(bundle_path: Path, clip
             (line,) = err.splitlines()
             assert line.startswith("error: "), line
             assert word in line, (word, line)
+    assert clip.read_bytes()[4:8] == b"ftyp", "still a video"
 
 
 def _call(cli: Any, args: list[object]) -> tuple[int, str]:
