@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -104,6 +105,8 @@ class Ranges:
             graphs, methods = {}, {}
             for graph, tensors in raw["graphs"].items():
                 graphs[str(graph)] = {str(name): (float(row[0]), float(row[1])) for name, row in tensors.items()}
+                if not all(math.isfinite(end) for row in graphs[str(graph)].values() for end in row):
+                    raise ValueError("a range that is not finite")
                 other = {str(name): str(row[2]) for name, row in tensors.items() if len(row) > 2 and row[2] != method}
                 methods.update({str(graph): other} if other else {})
             search = raw.get("search")

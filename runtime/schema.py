@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ def _value(hint: Any, value: object, where: str, key: str) -> Any:
             raise _wrong(where, key, value, "an object")
         return dict(value) if args[1] is Any else {name: _value(args[1], item, where, _join(key, name)) for name, item in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) <= sys.float_info.max else math.inf
     if type(value) is not hint or (isinstance(value, float) and not math.isfinite(value)):
         raise _wrong(where, key, value, _NAMES[hint])
     return value

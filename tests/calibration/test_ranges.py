@@ -287,6 +287,7 @@ def test_a_file_that_is_none_or_was_tampered_with_is_refused(tmp_path: Path) -> 
         ranges_of_nothing + ',"search":{"precision":"int8-cpu","float_groups":[1]}}',
         ranges_of_nothing + ',"set":{"clips":[]}}',
         '{"method":"m","set_sha256":"","clips":Infinity,"graphs":{}}',
+        '{"method":"m","set_sha256":"","clips":1,"graphs":{"visual":{"x":[0,1e999]}}}',
         '{"method":' + "[" * 100_000,
     ):
         bad.write_text(text)

@@ -44,6 +44,10 @@ def line_break_in_a_key(path: Path) -> None:
     _edit(path, lambda value: value.update({"a\nb": 1}))
 
 
+def number_too_large(path: Path) -> None:
+    _edit(path, lambda value: value["face"].update(margin=10**400))
+
+
 @pytest.mark.parametrize("verb", ["run", "verify", "inspect", "profile"])
 @pytest.mark.parametrize(
     ("damage", "says"),
@@ -53,6 +57,7 @@ def line_break_in_a_key(path: Path) -> None:
         (path_that_leaves, "not a plain path inside"),
         (newer_schema, "schema"),
         (line_break_in_a_key, "unknown"),
+        (number_too_large, "face.margin"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
