@@ -314,7 +314,7 @@ SAGE_API int32_t sage_window_skip(sage_window *window, int64_t n);
  *
  * Computed in float32; within 1e-6 of the float64 definition, relative to the largest value, or to 0.1 / std where that is
  * larger: where every cell is near `mean`, what is left is small and the levels it is left of are not. Which instructions
- * are used depends on the processor (AVX2 + FMA, NEON, plain C); their results agree within the same bound.
+ * are used depends on the processor (AVX2 + FMA, NEON, plain C); the bound holds for each.
  */
 enum {
     SAGE_RGB = 0,  /* data: [height, width, 3] */
