@@ -11,6 +11,8 @@ BIN = $(VENV)/bin
 # Tests import ONNX Runtime directly too; newer builds of it report home unless told not to.
 export ORT_DISABLE_TELEMETRY = 1
 CMAKE = $(BIN)/cmake
+# A process per core, at most four: each holds torch.
+PYTEST = $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist
 PACKAGES = runtime training calibration compile cli
 C_SOURCES := CMakeLists.txt $(wildcard runtime/native/include/*.h runtime/native/src/*.[ch])
 LIBRARY := runtime/native/libsage.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
@@ -60,10 +62,10 @@ trt-bindings: $(INSTALLED)
 	@$(BIN)/python tests/trt/fetch.py $(PIP_ARGS)
 
 test: $(LIBRARY) trt-bindings
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not jetson"
+	$(PYTEST) loadfile -m "not slow and not gpu and not jetson"
 
 test-slow: $(LIBRARY)
-	$(BIN)/python -m pytest -q -m "slow and not gpu and not jetson"
+	$(PYTEST) worksteal -m "slow and not gpu and not jetson"
 
 test-c: $(INSTALLED)
 	@for kind in address,undefined thread; do \

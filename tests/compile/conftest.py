@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ MAX_DROP = 0.25
 """The micro model is allowed this: random features of ten seconds are no place to judge 8 bits; a spoilt graph costs several times as much."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums depend in their last bit on the number of threads, and other tests of the process may have changed it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def store_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared store of 3 + 2 synthetic people, 5 s each."""
@@ -53,8 +65,6 @@ def model(store_path: Path):
     from sage_edge.training.model import SAGE
 
     torch.manual_seed(0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # tensors this small are faster alone
     sage = SAGE(presets.get("tiny", MICRO))
     p = sage.preset
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (p.mean, p.std))
@@ -81,7 +91,6 @@ def model(store_path: Path):
         optimizer.zero_grad()
         (sage.fusion(visual, audio, *masks).estimates - labels)[valid].square().mean().backward()
         optimizer.step()
-    torch.set_num_threads(threads)
     return sage.eval()
 
 
