@@ -22,8 +22,7 @@ INPUT_UNDERFLOW, INPUT_OVERFLOW = 1, 2
 class ClockFit:
     """`since`: the first sample that the present line holds for, those before it keep the line before it. `resets`: times that the line began
     anew, because arrivals jumped. `settled`: it rests on 10 s of arrivals without a reset. `drift_ppm`: how much faster than the nominal rate
-    the samples come; None until arrivals say more than that most crystals are off by less than 60 ppm (10 s, minutes where they come in coarse
-    steps)."""
+    the samples come, as arrivals last told it to some ppm; None before (10 s to a minute, many minutes where they come in coarse steps)."""
 
     since: int
     resets: int

@@ -106,8 +106,8 @@ typedef struct {
     int64_t since;     /* the first sample that the present line holds for; those before it keep the line before it */
     int64_t resets;    /* times that the line began anew */
     int64_t settled;   /* 1 when the line rests on 10 s of arrivals without a reset */
-    int64_t known;     /* 1 since arrivals said more of the drift than that it is below 60 ppm, as of most crystals */
-    int64_t drift_ppb; /* how much faster than rate_hz the samples come, of 10^9 */
+    int64_t known;     /* 1 since arrivals told the drift to some ppm: within a minute of plain jitter, or minutes of coarse delays */
+    int64_t drift_ppb; /* how much faster than rate_hz the samples come, of 10^9, as they last told it; 0 before */
 } sage_clock_state;
 
 /* SAGE_RATE_MIN <= rate_hz <= SAGE_RATE_MAX: what the device says of itself. Errors: NULL, SIZE, MEMORY. */

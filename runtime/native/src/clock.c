@@ -4,7 +4,8 @@
  * in the end, 128 of them. The line below them all with the least sum of distances is the edge of their lower convex hull
  * over their mean. Real delays are not only jitter but also steps (a sound server that passes on 10 ms at a time sits at one
  * of two delays for half a minute), and over a short span a step looks like drift; so that slope counts by how far the points
- * lie above it, against what is known of crystals, or of this one. Its height comes from the last half minute alone.
+ * lie above it, against what is known of crystals, or of this one. Its height comes from the last half minute alone. What is
+ * said of the drift is the slope of the points alone, once they count for nearly all of it.
  *
  * Readers get the line through a latch: the writer fills the copy that nobody was sent to and then turns them over, so a
  * reader begins again only when the writer came round during its few loads. Each field is an atomic, stored with release and
@@ -24,6 +25,7 @@
 #define CRYSTALS 6e4          /* most by less than 60, */
 #define SAME_CRYSTAL 2e4      /* and one that was measured changes by less than 20 */
 #define LEAST_SPREAD_NS 5e4
+#define SAID_WEIGHT 0.9       /* from which on the points' own slope is said: it is off by less than a third of the spread */
 #define SLEW_S 2.0            /* in which what is left of a correction falls by e, but at most at */
 #define SLEW_STEEPEST 3e6     /* ns per second */
 #define LATEST ((int64_t)1 << 61)
@@ -61,6 +63,7 @@ struct sage_clock {
     int64_t since, begun;       /* where the line holds from; where its arrivals begin */
     double slope;               /* ns per second that the samples come later than at the nominal rate */
     double prior, spread;       /* what the slope is without arrivals, and how far off that may be */
+    int32_t measured;           /* the points have said more of the slope than is known of crystals */
     int64_t resets, known, drift_ppb;
     int64_t half, least_ns;     /* where this half second begins, how late its least late arrival was */
     point least;
@@ -118,10 +121,10 @@ static void show(sage_clock *clock) {
 
 /* A new line through an arrival, at the rate that is known. */
 static void begin(sage_clock *clock, point through, int64_t sample) {
-    clock->prior = clock->slope = clock->known ? clock->slope : 0;
+    clock->prior = clock->slope = clock->measured ? clock->slope : 0;
     clock->line = (line){through.sample, through.offset_ns + nominal_ns(clock, through.sample), period_ns(clock, clock->slope)};
     clock->begun = clock->half = sample;
-    clock->spread = clock->known ? SAME_CRYSTAL : CRYSTALS;
+    clock->spread = clock->measured ? SAME_CRYSTAL : CRYSTALS;
     clock->halves = 0;
     clock->count = clock->wide_halves = 0;
     clock->block_halves = 1;
@@ -156,7 +159,7 @@ static double hull_slope(const double *x_s, const double *y_ns, int32_t n) {
     return (y_ns[b] - y_ns[a]) / (x_s[b] - x_s[a]);
 }
 
-/* The slope by the points, as far as they can be trusted. */
+/* The slope by the points, as far as they can be trusted; what is said of the drift when they can. */
 static double fit_slope(sage_clock *clock) {
     double x_s[POINTS] = {0}, y_ns[POINTS] = {0}, over[POINTS] = {0}, least = INFINITY;
     point newest = clock->points[clock->count - 1];
@@ -173,8 +176,13 @@ static double fit_slope(sage_clock *clock) {
         over[at] = y_ns[i] - slope * x_s[i] - least;
     }
     double noise = fmax(over[clock->count * 3 / 4], LEAST_SPREAD_NS) / -x_s[0];
-    if (settled(clock) && noise < clock->spread) clock->known = 1;
-    return clock->prior + (slope - clock->prior) / (1 + noise * noise / (clock->spread * clock->spread));
+    double times = 1 + noise * noise / (clock->spread * clock->spread); /* the inverse of their weight */
+    if (settled(clock) && noise < clock->spread) clock->measured = 1;
+    if (settled(clock) && times * SAID_WEIGHT < 1) {
+        clock->known = 1;
+        clock->drift_ppb = llround(-slope / (1 + slope / SECOND_NS));
+    }
+    return clock->prior + (slope - clock->prior) / times;
 }
 
 /* Take the block that has ended; when there are too many, every two become one. */
@@ -201,7 +209,6 @@ static void bend(sage_clock *clock, int64_t samples) {
         clock->slope = fit_slope(clock);
     }
     for (int64_t i = 0; i < clock->halves && i < RECENT; i++) lowest = lower(clock, clock->recent[i], lowest);
-    if (clock->known) clock->drift_ppb = llround(-clock->slope / (1 + clock->slope / SECOND_NS));
     clock->half = samples;
     clock->least_ns = INT64_MAX;
     int64_t now_ns = line_ns(&clock->line, samples);
