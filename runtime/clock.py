@@ -17,6 +17,9 @@ class Clock(Protocol):
     def now_ns(self) -> int:
         """Nanoseconds since some moment; never goes back."""
 
+    def asleep_ns(self) -> int:
+        """How long the machine was suspended so far; `now_ns` stands still then."""
+
     def sleep(self, seconds: float) -> None:
         """Come back `seconds` later."""
 
@@ -27,6 +30,10 @@ class MonotonicClock:
     def now_ns(self) -> int:
         """CLOCK_MONOTONIC, which stands still while the machine is suspended."""
         return time.monotonic_ns()
+
+    def asleep_ns(self) -> int:
+        """What CLOCK_BOOTTIME, which goes on meanwhile, is ahead by, to some microseconds."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
 
     def sleep(self, seconds: float) -> None:
         """Wait; a negative time is no time."""
@@ -39,10 +46,19 @@ class SimulatedClock:
 
     def __init__(self, start_ns: int = 0) -> None:
         self._now_ns = start_ns
+        self._asleep_ns = 0
 
     def now_ns(self) -> int:
         """Where the sleeps have led."""
         return self._now_ns
+
+    def asleep_ns(self) -> int:
+        """The sum of the suspensions."""
+        return self._asleep_ns
+
+    def suspend(self, seconds: float) -> None:
+        """As if the machine had been suspended: the time does not move on."""
+        self._asleep_ns += round(seconds * NS_PER_S)
 
     def sleep(self, seconds: float) -> None:
         """Move the time on; a negative time is no time."""

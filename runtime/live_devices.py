@@ -32,9 +32,11 @@ from .ticks import NS_PER_S
 WAIT_MS = 200.0
 """A silent device is waited for this long, half the budget if that is less."""
 JUMP_NS = 5 * NS_PER_S
-"""A wait that takes longer than this: the machine was suspended or the process stopped, and the time in between is left out."""
+"""A wait that takes longer than this: the process was stopped, and the time in between is left out."""
 LONG_NS = 60 * NS_PER_S
 """The same when the loop was at work, where it may only be slow."""
+ASLEEP_NS = NS_PER_S
+"""The machine was suspended for longer than this; the clock stood still, but what comes now does not belong to what came before."""
 TURN_S = 1 / 30
 """The longest turn while nothing comes."""
 HEAR_NS = NS_PER_S // 10
@@ -143,6 +145,7 @@ class _Loop:
         self._frames = self._estimates = self._degraded = self._jumps = 0
         self._late = Histogram()
         self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = clock.now_ns()
+        self._asleep_ns = clock.asleep_ns()
         self._newest_ns: int | None = None
         self._epoch_ns = self._pushed_ns = self._heard_ns = self._fetched_ns = self._start_ns
         self._lost = self._losses()
@@ -202,8 +205,10 @@ class _Loop:
             self._camera.wait(TURN_S)
         now_ns = self._clock.now_ns()
         elapsed_ns, waited_ns, self._now_ns = now_ns - self._now_ns, now_ns - self._worked_ns, now_ns
-        if waited_ns > JUMP_NS or elapsed_ns > LONG_NS:
-            self._jump(now_ns, elapsed_ns)
+        asleep_ns = self._clock.asleep_ns() - self._asleep_ns
+        if waited_ns > JUMP_NS or elapsed_ns > LONG_NS or asleep_ns > ASLEEP_NS:
+            self._asleep_ns += asleep_ns
+            self._jump(now_ns, elapsed_ns, asleep_ns)
         behind = self._behind()
         if behind:
             self._session.set_hop(behind)
@@ -265,7 +270,7 @@ class _Loop:
             return max(late_ns, self._newest_ns)
         return max(late_ns, min(self._newest_ns, self._heard_ns - TOUCHING_NS)) if self._spacing_ns else late_ns
 
-    def _jump(self, now_ns: int, elapsed_ns: int) -> None:
+    def _jump(self, now_ns: int, elapsed_ns: int, asleep_ns: int) -> None:
         """Leave out the time that nobody saw: no burst of estimates about it."""
         self._jumps += 1
         if self._microphone is not None:
@@ -274,8 +279,9 @@ class _Loop:
             self._camera.newest()
         self._session.skip(now_ns)
         self._emit()  # what was decided before
-        seconds, since_ns = elapsed_ns / NS_PER_S, self._estimate_ns
-        detail = f"{seconds:.1f} s passed between two turns of the loop (the machine slept, or the process was stopped); no estimates for them"
+        seconds, since_ns = (elapsed_ns + asleep_ns) / NS_PER_S, self._estimate_ns
+        why = "the machine slept" if asleep_ns > ASLEEP_NS else "the process was stopped"
+        detail = f"{seconds:.1f} s passed between two turns of the loop ({why}); no estimates for them"
         self._notice(Notice(now_ns, "clock_jump", f"{detail}, from t_ns {since_ns} to {now_ns}"))
         self._newest_ns = None
         self._pushed_ns = self._heard_ns = self._estimate_ns = self._epoch_ns = now_ns

@@ -33,3 +33,14 @@ def test_simulated_time_is_exact_and_costs_none() -> None:
     assert clock.now_ns() == 7 + 3_600_000_000_000
     clock.sleep_until(10**15)
     assert clock.now_ns() == 10**15
+
+
+def test_a_suspended_machine_is_told_from_one_that_waits() -> None:
+    clock = SimulatedClock(9)
+    clock.suspend(2.5)
+    clock.sleep(1.0)
+    assert (clock.now_ns(), clock.asleep_ns()) == (1_000_000_009, 2_500_000_000)
+    here = MonotonicClock()
+    before = here.asleep_ns()
+    here.sleep(0.05)
+    assert abs(here.asleep_ns() - before) < 40_000_000, "waiting is not being suspended"

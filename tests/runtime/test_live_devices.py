@@ -272,6 +272,28 @@ def test_a_jump_of_the_clock_leaves_out_what_nobody_saw_and_says_so(hop_thread: 
     assert after[-2].audio.rms_dbfs > -25
 
 
+def test_a_machine_that_was_suspended_begins_anew_though_its_clock_stood_still(bundle: Bundle) -> None:
+    clock = SimulatedClock(START)
+    slept: list[int] = []
+
+    def stop() -> bool:
+        if not slept and clock.now_ns() > START + 12 * NS:
+            slept.append(clock.now_ns())
+            clock.suspend(3600)
+        return False
+
+    done = run(bundle, 16, clock=clock, stop=stop)
+    (notice,) = [n for n in done.kept.notices_ if n.what == "clock_jump"]
+    assert notice.detail.startswith("3600.0 s passed between two turns of the loop (the machine slept)")
+    before = [e for e in done.kept.estimates if e.t_ns <= slept[0]]
+    after = [e for e in done.kept.estimates if e.t_ns > slept[0]]
+    assert before[-1].audio.warm
+    assert not any(e.audio.warm for e in after), "its window holds nothing from before"
+    assert after[0].trail[0][0] - before[-1].t_ns < 2 * NS
+    assert len(after) >= 6
+    assert after[-2].face is not None
+
+
 def test_an_overloaded_loop_reads_fewer_faces_says_so_and_recovers(bundle: Bundle) -> None:
     clock = SimulatedClock(START)
 
