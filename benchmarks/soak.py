@@ -8,6 +8,7 @@ What it does and what it checks: `tests/runtime/soaking.py`.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import tempfile
@@ -23,16 +24,15 @@ def main() -> int:
     parser.add_argument("--faults", type=int, metavar="N", help="at random (200 an hour)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    from soaking import soak
-    from tiny_bundle import make_bundle
+    soaking, tiny_bundle = importlib.import_module("soaking"), importlib.import_module("tiny_bundle")
 
     from sage_edge.runtime.bundle import Bundle
     from sage_edge.runtime.machine import machine, versions
 
     begin_s = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="sage-edge-soak-") as folder:
-        bundle = Bundle.open(make_bundle(Path(folder) / "by-hand.sage"))
-        report = soak(bundle, Path(folder), 3600 * args.hours, round(200 * args.hours) if args.faults is None else args.faults, args.seed)
+        bundle = Bundle.open(tiny_bundle.make_bundle(Path(folder) / "by-hand.sage"))
+        report = soaking.soak(bundle, Path(folder), 3600 * args.hours, round(200 * args.hours) if args.faults is None else args.faults, args.seed)
     found = {"name": "soak", "machine": machine(), "versions": versions(), **report.to_dict(), "took_s": round(time.perf_counter() - begin_s, 1)}
     print(json.dumps(found, indent=1))
     return 0 if not report.problems and report.growth_mb() < 4 * max(1.0, args.hours) else 1

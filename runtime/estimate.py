@@ -72,7 +72,8 @@ class Live:
 
     `late_ms` is how long ago the newest tick was, `frame_age_ms` the age of the newest frame (None before the first), `drift_ppm` how much faster
     the microphone's clock runs than this machine's (None without sound). `camera` and `microphone` are one of `sources.STATES`, None where none
-    was asked for. At most one frame in `face_every` ticks is read and a hop is `hop` ticks: more than asked for while `why` says "overloaded" or "hot".
+    was asked for. At most one frame in `face_every` ticks is read and a hop is `hop` ticks: more than asked for while `why` says "overloaded" or
+    "hot".
     """
 
     late_ms: float
