@@ -1,10 +1,11 @@
 """What the live loop costs beside its engines: CPU time of the whole process per second of stream, 30 frames of 640 x 480, 48 kHz -> 16 kHz.
 
 The loop as `run` has it, in real time: capture thread, hop thread, status, smoothing, a JSONL sink behind its queue. Left out: the camera's
-decoding (its frames lie in memory), the audio server (who feeds libsage's capture is not counted), the face finder (a fixed box). Two variants:
+decoding (its frames lie in memory), the audio server (who feeds libsage's capture is not counted), the face finder (a fixed box). Variants:
 `loop`, where engines do nothing, so that every microsecond is the loop's; and `beside_engines`, where they run and the CPU time of their calls is
-taken off, so that the loop finds its caches as engines leave them. `loop_over_budget` is how many times less than one percent of a core the
-first is, `beside_engines_over_budget` the second.
+taken off, so that the loop finds its caches as engines leave them; and `awake`, the same turns on a simulated clock, one after the other, where no
+cache gets cold and no core falls asleep between two frames: what the code costs, without what waking up costs on this machine.
+`loop_over_budget` is how many times less than one percent of a core `loop` is, and so on.
 """
 
 from __future__ import annotations
@@ -189,6 +190,61 @@ def _measure(path: Path, frames: Any, seconds: float, idle: bool) -> tuple[list[
     return meter.per_second_ms(), facts
 
 
+class _Apart:
+    """A simulated camera whose own work is timed, to be taken off."""
+
+    def __init__(self, camera: Any) -> None:
+        self._camera, self.total_ns = camera, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._camera, name)
+
+    def wait(self, timeout_s: float) -> bool:
+        before_ns = time.thread_time_ns()
+        found = bool(self._camera.wait(timeout_s))
+        self.total_ns += time.thread_time_ns() - before_ns
+        return found
+
+
+def _measure_awake(path: Path, frames: Any, seconds: float) -> tuple[list[float], dict[str, Any]]:
+    from sage_edge.runtime.bundle import Bundle
+    from sage_edge.runtime.clock import SimulatedClock
+    from sage_edge.runtime.live_devices import run_live_devices
+    from sage_edge.runtime.session import Session
+    from sage_edge.runtime.smooth_tracks import SmoothTracks
+    from sage_edge.runtime.smoothing import Smoothing
+    from sage_edge.runtime.sources.simulated import SimulatedCamera, SimulatedMicrophone
+
+    clock, sound_ns = SimulatedClock(), [0]
+    noise = 0.1 * np.random.default_rng(0).standard_normal(MIC_HZ)
+
+    def sound(t_ns: Any) -> Any:
+        before_ns = time.thread_time_ns()
+        samples = noise[(t_ns / 20_834).astype(np.int64) % MIC_HZ]
+        sound_ns[0] += time.thread_time_ns() - before_ns
+        return samples
+
+    camera = _Apart(SimulatedCamera(clock, lambda t_ns: frames[t_ns // 33_000_000 % FRAMES], rate_hz=RATE_HZ))
+    microphone = SimulatedMicrophone(clock, sound, rate_hz=MIC_HZ)
+    camera.start()
+    microphone.start()
+    found: list[float] = []
+    with Session(Bundle.open(path), precision="fp32", threads=1, faces=_Box()) as session:
+        _Timed(session, idle=True)
+        last = [time.process_time_ns(), 0]
+
+        def stop() -> bool:
+            if clock.now_ns() >= len(found) * 1_000_000_000 + 1_000_000_000:
+                cpu_ns, apart_ns = time.process_time_ns(), camera.total_ns + sound_ns[0]
+                found.append((cpu_ns - last[0] - (apart_ns - last[1])) / 1e6)
+                last[:] = cpu_ns, apart_ns
+            return False
+
+        smooth = SmoothTracks(Smoothing.parse("one-euro"))
+        summary = run_live_devices(camera, microphone, session, [], clock=clock, stop=stop, seconds=seconds, smooth=smooth)  # type: ignore[arg-type]
+    return found[WARM_S:], {"frames": summary.frames, "estimates": summary.estimates}
+
+
 @contextlib.contextmanager
 def _bundle() -> Iterator[Path]:
     """The tests' bundle of hand-made graphs, as wide as `base` where the loop copies."""
@@ -207,12 +263,16 @@ def _bundle() -> Iterator[Path]:
 def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
     """`variants`: ms of CPU per second of stream; a second in n / 20 of each variant is measured, in three turns (one when n < 60)."""
     frames = np.random.default_rng(seed).integers(0, 256, (FRAMES, HEIGHT, WIDTH, 3), np.uint8)
-    found: dict[str, list[float]] = {"loop": [], "beside_engines": []}
+    found: dict[str, list[float]] = {"loop": [], "beside_engines": [], "awake": []}
     notes: dict[str, Any] = {}
     with _bundle() as path:
         for _ in range(3 if n >= 60 else 1):
             for name, seconds in found.items():
-                more, notes[name] = _measure(path, frames, WARM_S + 2 + max(1.0, n / 60), name == "loop")
+                length_s = WARM_S + 2 + max(1.0, n / 60)
+                if name == "awake":
+                    more, notes[name] = _measure_awake(path, frames, length_s)
+                else:
+                    more, notes[name] = _measure(path, frames, length_s, name == "loop")
                 seconds += more
     variants = {
         name: {"median": round(statistics.median(seconds), 3), "min": round(min(seconds), 3), "n": len(seconds)} for name, seconds in found.items()

@@ -73,7 +73,7 @@ def test_loop_counts_the_cpu_time_beside_the_engines() -> None:
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["unit"] == "ms of CPU per second"
-    for name in ("loop", "beside_engines"):
+    for name in ("loop", "beside_engines", "awake"):
         variant, notes = found["variants"][name], found["notes"][name]
         assert 0 < variant["min"] <= variant["median"]
         assert variant["n"] >= 1
