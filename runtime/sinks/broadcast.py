@@ -23,7 +23,6 @@ import ipaddress
 import logging
 import socket
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +44,8 @@ KEEP = {"hello": 1, "status": 1}
 NEWEST_ONLY = ("status", "picture", "pulse")
 DEPTH = 64
 MAX_READERS = 32
+MAX_CONNECTIONS = 2 * MAX_READERS
+"""Those included that have not asked for anything yet; of these the oldest goes when there are more."""
 PULSE_S = 1.0
 OPEN_S = 10.0
 """How long one that connects has to say what it wants."""
@@ -171,12 +172,20 @@ class Broadcast:
         from websockets.asyncio.server import ServerConnection, serve
         from websockets.protocol import State
 
-        seen: weakref.WeakSet[ServerConnection] = weakref.WeakSet()
+        seen: dict[ServerConnection, None] = {}  # in the order in which they came
 
         class Noted(ServerConnection):
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 super().connection_made(transport)
-                seen.add(self)
+                seen[self] = None
+                if len(seen) > MAX_CONNECTIONS:  # a stranger without a token must not use up the files that this process may open
+                    oldest = next((other for other in seen if other.protocol.state is State.CONNECTING), self)
+                    del seen[oldest]
+                    oldest.transport.abort()
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                seen.pop(self, None)
+                super().connection_lost(exc)
 
         quiet = logging.getLogger("sage_edge.broadcast")
         if not quiet.handlers:

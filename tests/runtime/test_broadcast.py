@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sage_edge.runtime.errors import SinkError, UsageError
-from sage_edge.runtime.sinks.broadcast import DEPTH, Broadcast, parse_address
+from sage_edge.runtime.sinks.broadcast import DEPTH, MAX_CONNECTIONS, Broadcast, parse_address
 
 client = pytest.importorskip("websockets.sync.client", reason="pip install 'sage-edge[serve]'")
 exceptions = pytest.importorskip("websockets.exceptions")
@@ -129,6 +130,22 @@ def test_there_are_as_many_readers_as_there_may_be(serve: Callable[..., Broadcas
         until(lambda: broadcast.counts().readers == 1, "one has gone")
         with connect(broadcast):
             until(lambda: broadcast.counts().readers == 2, "another came")
+
+
+def test_who_asks_for_nothing_takes_no_more_than_a_share_and_holds_up_no_reader(
+    serve: Callable[..., Broadcast], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sage_edge.runtime.sinks.broadcast.OPEN_S", 10 * PATIENCE_S)  # nobody is let go of for being slow
+    broadcast = serve()
+    with contextlib.ExitStack() as strangers, connect(broadcast) as early:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3 * MAX_CONNECTIONS):
+            strangers.enter_context(socket.create_connection(("127.0.0.1", broadcast.port)))
+        with connect(broadcast) as late:
+            until(lambda: broadcast.counts().readers == 2, "both readers")
+            until(lambda: len(os.listdir("/proc/self/fd")) - before < 5 * MAX_CONNECTIONS, "their ends are open, a share of ours is")
+            broadcast.publish("here", "estimate")
+            assert (early.recv(PATIENCE_S), late.recv(PATIENCE_S)) == ("here", "here")
 
 
 def test_pictures_are_binary(serve: Callable[..., Broadcast]) -> None:
