@@ -27,6 +27,8 @@ LATENCY_S = 0.1
 """Sound that the device may hold back: what is lost when the process does not run for longer."""
 BLOCK_HZ = 50
 """Callbacks a second."""
+MUTED_S = 0.5
+"""What people are told meanwhile is lost on stderr, so no longer than opening takes where it works."""
 _SERVER_CHANNELS = 9
 """A device that claims as many channels is no microphone but a sound server, which mixes them itself."""
 _BUSY, _RATE, _CHANNELS, _GONE = -9985, -9997, -9998, -9996
@@ -139,7 +141,7 @@ class Recording:
     def close(self) -> None:
         """Stop and release; again does nothing. May wait for a sound server that hangs, for ever."""
         if self._open:
-            with _turn("close the microphone", threading.TIMEOUT_MAX), _muted():
+            with _turn("close the microphone", threading.TIMEOUT_MAX):
                 self._lib.Pa_AbortStream(self._stream)
                 self._lib.Pa_CloseStream(self._stream)
             self._open = False
@@ -203,19 +205,30 @@ def _turn(what: str, timeout_s: float = 20.0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _muted() -> Iterator[None]:
+    """Nothing on stderr meanwhile, but for `MUTED_S` at most: it is the whole process's, and a sound server may hang."""
     # ALSA and PortAudio print a dozen lines of their own for every device that cannot be opened.
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    again = threading.Lock()
+
+    def speak() -> None:
+        if again.acquire(blocking=False):
+            os.dup2(kept, 2)
+            os.close(kept)
+
+    timer = threading.Timer(MUTED_S, speak)
+    timer.daemon = True
     with open(os.devnull, "wb") as nothing:
-        try:
-            kept = os.dup(2)
-        except OSError:  # there is no stderr
-            yield
-            return
         os.dup2(nothing.fileno(), 2)
+    timer.start()
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        timer.cancel()
+        speak()
 
 
 def _choose_source(source: str | None) -> None:

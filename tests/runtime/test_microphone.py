@@ -245,13 +245,16 @@ with PulseServer() as server, server.microphone("pipemic", 16_000):
     wait_for(microphone.read, "no sound")
     server.freeze(True)
     wait_for(lambda: (microphone.read() or True) and microphone.state == "gone", "it was never given up")
+    print("gone", file=sys.stderr, flush=True)
     microphone.close()
 print("closed")
+print("closed", file=sys.stderr)
 """
 
 
 @pytest.mark.slow
-def test_a_server_that_hangs_holds_up_neither_close_nor_the_end_of_the_program() -> None:
+def test_a_server_that_hangs_holds_up_neither_close_nor_the_end_of_the_program_nor_what_it_says() -> None:
     program = _HANGS.format(folder=str(Path(__file__).parent))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
+    assert done.stderr.splitlines()[-2:] == ["gone", "closed"]
