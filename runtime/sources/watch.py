@@ -24,7 +24,7 @@ class Limits:
     """When a camera counts as stalled, and how soon it is opened again; in seconds."""
 
     stall_s: float = 2.0
-    """Without a new frame; at least `stall_periods` of its own frame periods."""
+    """Without a new frame; at least `stall_periods` of its own frame periods, and `first_s` until those are known."""
     stall_periods: int = 10
     frozen_s: float = 2.0
     """With the very same picture, unless it is black."""
@@ -50,11 +50,13 @@ class Watch:
         self._new = True
         self._still = False
         self._looked_ns = 0
+        self._period_s = 0.0  # not known
         self.opened(0, None)
 
     def opened(self, t_ns: int, rate_hz: float | None) -> None:
-        """It is open since `t_ns`; `rate_hz` is what was granted, None where that is not known. The last picture stays known."""
-        self._period_s = 1 / rate_hz if rate_hz else 0.0
+        """It is open since `t_ns`; `rate_hz` is what was granted, None where that is not known. The last picture stays known, as does its period
+        where none is granted."""
+        self._period_s = 1 / rate_hz if rate_hz else self._period_s
         self._frame_ns: int | None = None
         self._opened_ns = self._new_ns = self._lit_ns = t_ns
 
@@ -68,7 +70,8 @@ class Watch:
         if self._frame_ns is None:
             self._new_ns = self._lit_ns = t_ns
         else:
-            self._period_s += _PERIOD_SHARE * ((t_ns - self._frame_ns) / NS_PER_S - self._period_s)
+            interval_s = (t_ns - self._frame_ns) / NS_PER_S
+            self._period_s += (_PERIOD_SHARE if self._period_s else 1) * (interval_s - self._period_s)
         self._frame_ns = t_ns
         self._note_size(pixels, format)
         if first or t_ns - self._looked_ns >= _LOOK_NS:
@@ -93,7 +96,7 @@ class Watch:
             silent_s = (t_ns - self._opened_ns) / NS_PER_S
             return f"gave no frame in {silent_s:.1f} s" if silent_s > limits.first_s else None
         silent_s = (t_ns - self._frame_ns) / NS_PER_S
-        if silent_s > max(limits.stall_s, limits.stall_periods * self._period_s):
+        if silent_s > max(limits.stall_s, limits.stall_periods * self._period_s if self._period_s else limits.first_s):
             return f"gave no frame for {silent_s:.1f} s"
         same_s = (self._frame_ns - self._new_ns) / NS_PER_S
         if same_s > max(limits.frozen_s * (_STILL if self._still else 1), limits.stall_periods * self._period_s):

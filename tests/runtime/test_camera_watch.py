@@ -44,6 +44,18 @@ def test_silence_is_a_stall_after_two_seconds_or_ten_periods_whatever_was_grante
     assert "gave no frame for" in why
 
 
+@pytest.mark.parametrize("rate_hz", [0.12, 0.4, 1.0])
+def test_a_camera_that_is_slow_by_nature_is_never_overdue(rate_hz: float) -> None:
+    watch = Watch()
+    t_ns = 0
+    for _ in range(3):
+        watch.opened(t_ns, None)
+        for _ in range(4):
+            t_ns += round(SECOND / rate_hz)
+            assert watch.overdue(t_ns) is None
+            watch.frame(t_ns, noise(t_ns % 50), "rgb")
+
+
 @settings(max_examples=10, deadline=None)
 @given(RATES)
 def test_the_same_picture_is_frozen_and_another_is_not(rate_hz: float) -> None:
