@@ -306,7 +306,7 @@ def test_an_overloaded_loop_reads_fewer_faces_says_so_and_recovers(bundle: Bundl
                 clock.sleep(0.9)
 
     slow = Slow()
-    done = run(bundle, 200, clock=clock, sinks=[slow])
+    done = run(bundle, 150, clock=clock, sinks=[slow])
     degraded, recovered = done.times_s("degraded"), done.times_s("recovered")
     assert degraded
     assert len(recovered) == len(degraded) == done.summary.degraded

@@ -103,10 +103,10 @@ def check(kept: Errors, seconds: float, drift_ppm: float) -> None:
 
 
 @pytest.mark.parametrize("drift_ppm", [0.0, -200.0])
-def test_two_minutes_of_drift_do_not_take_sound_from_picture(drift_ppm: float, bundle: Bundle) -> None:
-    check(errors(bundle, 120, drift_ppm, 16_000), 120, drift_ppm)
+def test_drift_does_not_take_sound_from_picture(drift_ppm: float, bundle: Bundle) -> None:
+    check(errors(bundle, 80, drift_ppm, 48_000), 80, drift_ppm)
 
 
 @pytest.mark.slow
 def test_an_hour_of_drift_does_not_take_sound_from_picture(bundle: Bundle) -> None:
-    check(errors(bundle, 3600, 200.0, 48_000), 3600, 200.0)
+    check(errors(bundle, 3600, 200.0, 16_000), 3600, 200.0)

@@ -74,7 +74,7 @@ def read(lines: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]], list[d
     return hello, [line for line in rest if "type" not in line], [line for line in rest if "type" in line]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_a_live_run_in_good_order(number: int, bundle_path: Path, clip: Path, tmp_path: Path) -> None:
     with running(bundle_path, "--camera", clip, "--out", "jsonl:-", "--out", f"csv:{tmp_path}/x.csv") as process:
         assert process.stdout is not None
