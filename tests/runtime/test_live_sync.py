@@ -95,7 +95,7 @@ def errors(bundle: Bundle, seconds: float, drift_ppm: float, rate_hz: int) -> Er
 
 def check(kept: Errors, seconds: float, drift_ppm: float) -> None:
     assert len(kept.sound_ms) > 1.8 * (seconds - 12)
-    apart = np.abs(np.array(kept.sound_ms) - np.array(kept.picture_ms))
+    apart = np.abs(np.array(kept.sound_ms) - np.array(kept.picture_ms))[:-1]  # the end of the last hop's sound had not come yet
     print(f"{seconds:.0f} s at {drift_ppm:+.0f} ppm: sound against picture p50 {np.median(apart):.2f} ms, most {apart.max():.2f} ms")
     assert apart.max() < 20
     late = [drift for drift in kept.drift_ppm[len(kept.drift_ppm) // 2 :] if drift is not None]
