@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from sage_edge.runtime.bundle import Bundle
 from sage_edge.runtime.clock import SimulatedClock
-from sage_edge.runtime.estimate import Estimate
+from sage_edge.runtime.estimate import Drops, Estimate, Live
 from sage_edge.runtime.live_devices import run_live_devices
 from sage_edge.runtime.notice import Notice, Status
 from sage_edge.runtime.session import Session
@@ -44,6 +44,8 @@ NS = 1_000_000_000
 START = 10_000 * NS
 SETTLE_S = 20.0
 """How long a fault may be felt after its end: back-off of up to ten seconds, a stall that is still to be seen."""
+TOLD_S = 2.5
+"""So long after a stretch without sound it has been counted, or told."""
 OUTSIDE = ("clock jump", "stop", "disk full", "reader slow", "broker restart")
 DEADLINE_S = 60.0
 PICTURES = np.random.default_rng(0).integers(40, 255, (61, 48, 64, 3), np.uint8)
@@ -128,7 +130,9 @@ def sound(t_ns: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class Ledger:
-    """The sink that checks: ticks without hole or overlap, numbers in range, faces and sound wherever nothing explains that there are none."""
+    """The sink that checks: ticks without hole or overlap, numbers in range; a face and sound in every line, but where the stream itself says why
+    not: the state of the device, the age of the newest frame, a break that is counted, a notice. Counts of losses rise only where the plan has
+    a reason."""
 
     spec = "ledger:"
 
@@ -136,8 +140,15 @@ class Ledger:
         self.stamps = array("q")
         self.status_: Status | None = None
         self._report, self._pause = report, pause
-        self._dark = [(t.start_ns, t.end_ns) for t in troubles if t.kind.partition(" ")[0] in ("camera", "clock")]
-        self._silent = [(t.start_ns, t.end_ns) for t in troubles if t.kind.partition(" ")[0] in ("microphone", "clock")]
+        self._black = [(t.start_ns, t.end_ns + NS // 2) for t in troubles if t.kind == "camera black"]
+        self._jumps = [(t.start_ns, t.end_ns + NS) for t in troubles if t.kind == "clock jump"]
+        self._causes = {
+            lost: [(t.start_ns - NS, t.end_ns + round(SETTLE_S * NS)) for t in troubles if t.kind.partition(" ")[0] in (device, "clock")]
+            for lost, device in (("frames_stale", "camera"), ("audio_overruns", "microphone"))
+        }
+        self._told = {"camera": 0, "microphone": 0}
+        self._before: Estimate | None = None
+        self._unheard: int | None = None
         self._next_ns: float | None = None
         self._begun_ns = 0
         self._jumped = False
@@ -163,20 +174,52 @@ class Ledger:
         values = [estimate.valence, estimate.arousal, *(value for _, *pair in estimate.trail for value in pair)]
         if not all(-1 <= value <= 1 for value in values):
             problems.append(f"{estimate.t_ns}: {values}")
+        self._check_losses(estimate)
         if estimate.t_ns - self._begun_ns > 2 * NS and len(estimate.trail) > 2:
-            if estimate.face is None and not self._explained(self._dark, estimate):
+            if estimate.face is None and not self._says_why_unseen(estimate):
                 problems.append(f"no face at {(estimate.t_ns - START) / NS:.2f} s, and nothing says why: {estimate.live}")
-            if estimate.audio.rms_dbfs < -100 and not self._explained(self._silent, estimate):
-                problems.append(f"no sound at {(estimate.t_ns - START) / NS:.2f} s, and nothing says why: {estimate.live}")
+            if estimate.audio.rms_dbfs < -100 and self._unheard is None and not self._says_why_unheard(estimate):
+                self._unheard = estimate.t_ns
+        if self._unheard is not None and estimate.t_ns - self._unheard > TOLD_S * NS:
+            problems.append(f"no sound at {(self._unheard - START) / NS:.2f} s, and nothing says why: {estimate.live}")
+            self._unheard = None
+        self._before = estimate
         if len(self.stamps) % 16 == 0:
             self._pause()
 
-    def _explained(self, troubles: list[tuple[int, int]], estimate: Estimate) -> bool:
-        return any(start < estimate.t_ns and estimate.trail[0][0] < end + SETTLE_S * NS for start, end in troubles)
+    def _check_losses(self, estimate: Estimate) -> None:
+        """What is lost has a cause; and it is what explains a stretch without sound."""
+        before = Drops() if self._before is None else self._before.drops
+        for lost, causes in self._causes.items():
+            more = getattr(estimate.drops, lost) - getattr(before, lost)
+            if more < 0 or (more and not _within(causes, estimate)):
+                self._report.problems.append(f"{lost} rises by {more} at {(estimate.t_ns - START) / NS:.2f} s without a cause: {estimate.live}")
+        if estimate.drops.audio_overruns > before.audio_overruns:
+            self._unheard = None
+
+    def _lives(self, estimate: Estimate, device: str) -> list[Live | None]:
+        """Of this line and the one before, for a device may be back by the time that a line is written; None where a notice came since then."""
+        lines = [line for line in (self._before, estimate) if line is not None]
+        told = self._told[device] >= lines[0].t_ns
+        return [None if told else line.live for line in lines]
+
+    def _says_why_unseen(self, estimate: Estimate) -> bool:
+        lives = self._lives(estimate, "camera")
+        away = any(live is None or live.camera != "live" or live.frame_age_ms is None or live.frame_age_ms > 150 for live in lives)
+        return away or _within(self._black + self._jumps, estimate)
+
+    def _says_why_unheard(self, estimate: Estimate) -> bool:
+        lives = self._lives(estimate, "microphone")
+        return any(live is None or live.microphone != "live" for live in lives) or _within(self._jumps, estimate)
 
     def notice(self, notice: Notice) -> None:
         self._report.notices[notice.what] += 1
         self._jumped |= notice.what == "clock_jump"
+        device = notice.what.partition("_")[0]
+        if device in self._told:
+            self._told[device] = notice.t_ns
+        if device == "microphone":
+            self._unheard = None
 
     def status(self, status: Status) -> None:
         self.status_ = status
@@ -185,6 +228,10 @@ class Ledger:
         self._statuses += 1
 
     def close(self) -> None: ...
+
+
+def _within(spans: list[tuple[int, int]], estimate: Estimate) -> bool:
+    return any(start < estimate.t_ns and estimate.trail[0][0] < end for start, end in spans)
 
 
 class Reader:
