@@ -5,11 +5,12 @@
     for event in microphone.read(): session.push_audio(event.samples, event.t_ns)
 
 No Python runs when sound comes, so a busy interpreter loses none: `KEPT_S` seconds wait for the next `read`. What the device's clock is off by is
-taken out (`steady.py`). A microphone that falls silent for `STALL_S` or ends is opened again, with back-off.
+taken out (`steady.py`). A microphone that falls silent for `STALL_S`, ends, or fails in any other way is opened again, with back-off.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -83,7 +84,9 @@ class PortAudioMicrophone:
         self._uri, self._clock = uri, clock
         self._notices: deque[Notice] = deque()
         self._takes: deque[_Take] = deque()
-        self._now: _Take | None = None  # the watching thread's
+        self._now: _Take | None = None  # this and the next three are the watching thread's
+        self._backoff, self._source_ns = Backoff(), clock.now_ns()
+        self._failed: str | None = None
         self._steady: Steady | None = None
         self._losses = 0
         self._stop = threading.Event()
@@ -178,32 +181,37 @@ class PortAudioMicrophone:
         self.granted = granted
 
     def _watch(self) -> None:
-        backoff, source_ns = Backoff(), self._clock.now_ns()
         while not self._stop.wait(_LOOK_S):
-            take = self._now
-            if take is None:
-                if not self._stop.wait(backoff.next_s()):
-                    self._reopen()
-                continue
-            now_ns = self._clock.now_ns()
-            last_ns = take.capture.stats().last_call_ns
-            silent_s = (now_ns - max(last_ns, take.opened_ns)) / NS_PER_S
-            if not take.recording.active:
-                self._lose(take, "has ended: the device or the sound server is gone")
-            elif silent_s > 2 * STALL_S:
-                self._lose(take, f"gave no sound for {silent_s:.1f} s")
-            elif silent_s > STALL_S:
-                if self.state in ("opening", "live"):
-                    self._become("stalled", "microphone_stalled", f"gave no sound for {silent_s:.1f} s; opening it again if it stays silent")
-            elif last_ns:
-                backoff.reset()
-                if self.state != "live":
-                    self._become("live", "microphone_open", f"{_mode(self.granted)}; asked for {_asked(self.asked)}")
-                if take.source is not None and now_ns - source_ns > _SOURCE_S * NS_PER_S:
-                    source_ns = now_ns
-                    self._check_source(take)
+            try:
+                if self._now is None:
+                    if not self._stop.wait(self._backoff.next_s()):
+                        self._reopen()
+                else:
+                    self._look_after(self._now)
+            except Exception as error:  # a sound server's tool, PortAudio, libsage: whatever they run into, it is tried again
+                self._fail(error)
         if self._now is not None:
-            self._shut(self._now)
+            with contextlib.suppress(Exception):  # nobody is left to try again
+                self._shut(self._now)
+
+    def _look_after(self, take: _Take) -> None:
+        now_ns = self._clock.now_ns()
+        last_ns = take.capture.stats().last_call_ns
+        silent_s = (now_ns - max(last_ns, take.opened_ns)) / NS_PER_S
+        if not take.recording.active:
+            self._lose(take, "has ended: the device or the sound server is gone")
+        elif silent_s > 2 * STALL_S:
+            self._lose(take, f"gave no sound for {silent_s:.1f} s")
+        elif silent_s > STALL_S:
+            if self.state in ("opening", "live"):
+                self._become("stalled", "microphone_stalled", f"gave no sound for {silent_s:.1f} s; opening it again if it stays silent")
+        elif last_ns:
+            self._backoff.reset()
+            if self.state != "live":
+                self._become("live", "microphone_open", f"{_mode(self.granted)}; asked for {_asked(self.asked)}")
+            if take.source is not None and now_ns - self._source_ns > _SOURCE_S * NS_PER_S:
+                self._source_ns = now_ns
+                self._check_source(take)
 
     def _reopen(self) -> None:
         try:
@@ -213,14 +221,25 @@ class PortAudioMicrophone:
             return
         self.counts.reopened += 1
 
+    def _fail(self, error: Exception) -> None:
+        failed = f"failed: {type(error).__name__}: {' '.join(str(error).split())}"
+        if self.state != "gone" or failed != self._failed:
+            self._become("gone", "microphone_gone", f"{failed}; opening it again")
+        self._failed = failed
+        if self._now is not None:
+            with contextlib.suppress(Exception):  # it is let go of all the same
+                self._shut(self._now)
+
     def _lose(self, take: _Take, why: str) -> None:
         if self.state != "gone":
             self._become("gone", "microphone_gone", f"{why}; opening it again")
         self._shut(take)
 
     def _shut(self, take: _Take) -> None:
-        take.recording.close()
-        take.over, self._now = True, None
+        try:
+            take.recording.close()
+        finally:
+            take.over, self._now = True, None
 
     def _check_source(self, take: _Take) -> None:
         """A sound server moves a recording to another source when its own goes."""

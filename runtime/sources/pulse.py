@@ -31,13 +31,12 @@ class PulseSource:
 
 def pulse_sources() -> list[PulseSource]:
     """All of them; none without `pactl` or a server that answers within a few seconds."""
-    listed, server = _pactl("list", "sources"), _pactl("info")
-    default = server.get("default_source_name") if isinstance(server, dict) else None
+    default = _fields(_pactl("info")).get("default_source_name")
     found = []
-    for source in listed if isinstance(listed, list) else []:
-        spec = re.fullmatch(r"\S+ (\d+)ch (\d+)Hz", str(source.get("sample_specification")))
+    for source in _entries(_pactl("list", "sources")):
+        spec = re.fullmatch(r"\S+ (\d{1,3})ch (\d{1,7})Hz", str(source.get("sample_specification")))
         name, number = source.get("name"), source.get("index")
-        if spec and isinstance(name, str) and isinstance(number, int):
+        if spec and isinstance(name, str) and name.isprintable() and isinstance(number, int):
             what, monitor = str(source.get("description") or name), bool(source.get("monitor_source"))
             found.append(PulseSource(number, name, what, int(spec[2]), int(spec[1]), name == default, monitor))
     return found
@@ -45,11 +44,18 @@ def pulse_sources() -> list[PulseSource]:
 
 def recorded_number() -> int | None:
     """`PulseSource.number` of what this process records now; None when it records nothing, several, or nobody knows."""
-    outputs, own = _pactl("list", "source-outputs"), str(os.getpid())
-    outputs = outputs if isinstance(outputs, list) else []
-    numbers = {output.get("source") for output in outputs if output.get("properties", {}).get("application.process.id") == own}
-    number = numbers.pop() if len(numbers) == 1 else None
+    outputs, own = _entries(_pactl("list", "source-outputs")), str(os.getpid())
+    numbers = [output.get("source") for output in outputs if _fields(output.get("properties")).get("application.process.id") == own]
+    number = numbers[0] if numbers and all(each == numbers[0] for each in numbers) else None
     return number if isinstance(number, int) else None
+
+
+def _fields(said: Any) -> dict[str, Any]:
+    return said if isinstance(said, dict) else {}
+
+
+def _entries(said: Any) -> list[dict[str, Any]]:
+    return [entry for entry in said if isinstance(entry, dict)] if isinstance(said, list) else []
 
 
 def _pactl(*command: str) -> Any:
@@ -59,5 +65,5 @@ def _pactl(*command: str) -> Any:
             ["pactl", "--format=json", *command], capture_output=True, timeout=_TIMEOUT_S, env={**os.environ, "LC_ALL": "C"}, stdin=subprocess.DEVNULL
         )
         return json.loads(done.stdout) if done.returncode == 0 else None
-    except (OSError, subprocess.TimeoutExpired, ValueError):
+    except (OSError, subprocess.TimeoutExpired, ValueError, RecursionError):
         return None

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from pulse import MISSING, NEEDED, PulseServer, wait_for
 
 from sage_edge.runtime.clock import MonotonicClock
+from sage_edge.runtime.errors import NativeError
+from sage_edge.runtime.notice import Notice
 from sage_edge.runtime.sources import AudioEvent
+from sage_edge.runtime.sources import microphone as watched
 from sage_edge.runtime.sources.microphone import PortAudioMicrophone, open_microphone
 from sage_edge.runtime.sources.steady import PERIOD_NS
 
@@ -45,6 +48,7 @@ class Listener:
         self.microphone = microphone
         self.events: list[AudioEvent] = []
         self.raw: list[NDArray[np.float32]] = []
+        self.notices: list[Notice] = []
         self.said: list[str] = []
         self._at = 0
 
@@ -57,7 +61,8 @@ class Listener:
                 self.raw.append(samples)
                 self._at += count
         self.events += self.microphone.read()
-        self.said += [notice.what for notice in self.microphone.notices()]
+        self.notices += self.microphone.notices()
+        self.said = [notice.what for notice in self.notices]
         return bool(self.events)
 
     def until(self, state: str) -> None:
@@ -217,6 +222,31 @@ def test_another_microphone_never_takes_the_place_of_the_one_that_was_named(serv
             ear.until("live")
             microphone.close()
         assert ear.said == ["microphone_open", "microphone_gone", "microphone_open"]
+
+
+def test_whatever_its_watch_runs_into_it_is_gone_and_tried_again(server: PulseServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[str] = []
+
+    def fail() -> None:
+        tries.append("again")
+        raise NativeError("out of\nmemory")
+
+    with server.microphone("pipemic", 16_000):
+        microphone = opened("mic:pipemic")
+        ear = Listener(microphone)
+        ear.until("live")
+        monkeypatch.setattr(watched, "refresh", fail)
+        monkeypatch.setattr(watched, "recorded_number", lambda: {}["sources"])
+        monkeypatch.setattr(watched, "_SOURCE_S", 0.0)
+        ear.until("gone")
+        wait_for(lambda: tries, "nobody tried")
+        monkeypatch.undo()
+        ear.until("live")
+        ear.hears(0.3)
+        microphone.close()
+    failed = [notice.detail for notice in ear.notices if "failed" in notice.detail]
+    assert failed == [f"mic:pipemic: failed: {why}; opening it again" for why in ("KeyError: 'sources'", "NativeError: out of memory")]
+    assert microphone.counts.reopened == 1
 
 
 @pytest.mark.slow
