@@ -59,6 +59,8 @@ class Chromium:
         self.close_tabs()
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        with contextlib.suppress(OSError):  # a folder of its own in /tmp, which it would have removed itself
+            shutil.rmtree((self._folder / "SingletonSocket").readlink().parent)
 
     def open(self, url: str, **screen: Any) -> Tab:
         """A new tab at `url`; see `Tab`."""
