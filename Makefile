@@ -14,14 +14,14 @@ CMAKE = $(BIN)/cmake
 # A process per core, at most four: each holds torch.
 PYTEST = $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist
 PACKAGES = runtime training calibration compile cli
-C_SOURCES := CMakeLists.txt $(wildcard runtime/native/include/*.h runtime/native/src/*.[ch])
+C_SOURCES := CMakeLists.txt $(wildcard runtime/native/include/*.h runtime/native/src/*.[ch] runtime/native/cmake/*)
 LIBRARY := runtime/native/libsage.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 AARCH64_CC ?= aarch64-linux-gnu-gcc
 INSTALLED = $(VENV)/.installed
 # ThreadSanitizer of older compilers cannot run under the widest address randomisation.
 FIXED_ADDRESSES := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
-.PHONY: help demo test trt-bindings test-slow test-c test-aarch64 lint native bench clean distclean
+.PHONY: help demo test trt-bindings test-slow test-c test-aarch64 fuzz lint native bench clean distclean
 .DELETE_ON_ERROR:
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make test-slow  the tests that take minutes, the README's quick start among them"
 	@echo "make test-c     the C tests under ASan + UBSan and under TSan"
 	@echo "make test-aarch64  the C tests on an emulated AArch64 (needs gcc-aarch64-linux-gnu and qemu-user)"
+	@echo "make fuzz       what reads bytes and names, each for FUZZ_SECONDS=600 (needs clang with libFuzzer)"
 	@echo "make lint       ruff and mypy"
 	@echo "make native     libsage into runtime/native, for development"
 	@echo "make bench      every benchmark, as a table"
@@ -84,6 +85,24 @@ test-aarch64: $(INSTALLED)
 	  -DCMAKE_CROSSCOMPILING_EMULATOR='qemu-aarch64;-L;/usr/aarch64-linux-gnu' -DSAGE_TESTS=ON > /dev/null
 	$(CMAKE) --build build/test-aarch64 -j 2 > build/test-aarch64/build.log
 	$(BIN)/ctest --test-dir build/test-aarch64 --output-on-failure --no-tests=error
+
+FUZZ_SECONDS ?= 600
+PARSERS = camera microphone sink smoothing manifest ranges
+# Inputs that break something are left in build/fuzz/found.
+fuzz: $(INSTALLED)
+	$(CMAKE) -S . -B build/fuzz -DCMAKE_C_COMPILER=clang -DSAGE_FUZZ=ON > /dev/null
+	$(CMAKE) --build build/fuzz -j 2 > build/fuzz/build.log
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -c constraints.txt atheris
+	@mkdir -p build/fuzz/found
+	@cd build/fuzz/found && for target in ../runtime/native/fuzz/*_fuzz; do \
+	  echo "$$(basename $$target): $(FUZZ_SECONDS) s"; \
+	  $$target -max_total_time=$(FUZZ_SECONDS) -max_len=2000 > ../$$(basename $$target).log 2>&1 || { tail -30 ../$$(basename $$target).log; exit 1; }; \
+	done
+	@cd build/fuzz/found && for name in $(PARSERS); do \
+	  echo "$$name: $(FUZZ_SECONDS) s"; \
+	  $(abspath $(BIN))/python ../../../tests/fuzz/parsers.py $$name -max_total_time=$(FUZZ_SECONDS) -max_len=1000 > ../$$name.log 2>&1 || \
+	    { tail -30 ../$$name.log; exit 1; }; \
+	done
 
 lint: $(INSTALLED)
 	@mkdir -p typings/sage_edge
