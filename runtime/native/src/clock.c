@@ -63,7 +63,7 @@ struct sage_clock {
     int64_t since, begun;       /* where the line holds from; where its arrivals begin */
     double slope;               /* ns per second that the samples come later than at the nominal rate */
     double prior, spread;       /* what the slope is without arrivals, and how far off that may be */
-    int32_t measured;           /* the points have said more of the slope than is known of crystals */
+    double said;                /* the slope that the points said last */
     int64_t resets, known, drift_ppb;
     int64_t half, least_ns;     /* where this half second begins, how late its least late arrival was */
     point least;
@@ -121,10 +121,10 @@ static void show(sage_clock *clock) {
 
 /* A new line through an arrival, at the rate that is known. */
 static void begin(sage_clock *clock, point through, int64_t sample) {
-    clock->prior = clock->slope = clock->measured ? clock->slope : 0;
+    clock->prior = clock->slope = clock->known ? clock->said : 0;
     clock->line = (line){through.sample, through.offset_ns + nominal_ns(clock, through.sample), period_ns(clock, clock->slope)};
     clock->begun = clock->half = sample;
-    clock->spread = clock->measured ? SAME_CRYSTAL : CRYSTALS;
+    clock->spread = clock->known ? SAME_CRYSTAL : CRYSTALS;
     clock->halves = 0;
     clock->count = clock->wide_halves = 0;
     clock->block_halves = 1;
@@ -177,9 +177,9 @@ static double fit_slope(sage_clock *clock) {
     }
     double noise = fmax(over[clock->count * 3 / 4], LEAST_SPREAD_NS) / -x_s[0];
     double times = 1 + noise * noise / (clock->spread * clock->spread); /* the inverse of their weight */
-    if (settled(clock) && noise < clock->spread) clock->measured = 1;
     if (settled(clock) && times * SAID_WEIGHT < 1) {
         clock->known = 1;
+        clock->said = slope;
         clock->drift_ppb = llround(-slope / (1 + slope / SECOND_NS));
     }
     return clock->prior + (slope - clock->prior) / times;

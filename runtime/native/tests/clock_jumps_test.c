@@ -133,6 +133,20 @@ static void drift_survives(void) {
     sage_clock_destroy(s.clock);
 }
 
+/* Sound is lost while the delay is coarse, at one of two values for 17 s each, which over so short a time looks like any drift: what was found
+ * before the first step goes on. */
+static void drift_survives_coarse_delays(void) {
+    stream s = begin();
+    for (int k = 0; k < 30000; k++) {
+        if (k == 3000) s.t_ns += 3000 * MS;
+        arrive(&s, k / 850 % 2 ? 10 * MS : 0);
+        if (k > 4000) CHECK(off_ns(&s) < 1 * MS);
+        s.t_ns -= 6000;
+    }
+    CHECK(state_of(&s).resets == 1 && llabs(state_of(&s).drift_ppb - 300090) < 100);
+    sage_clock_destroy(s.clock);
+}
+
 static void anything(void) {
     uint64_t random = 11;
     for (int turn = 0; turn < 300; turn++) {
@@ -162,6 +176,7 @@ int main(void) {
     begins_with_backlog();
     delay_changes();
     drift_survives();
+    drift_survives_coarse_delays();
     anything();
     return 0;
 }
