@@ -27,7 +27,7 @@ VERBS = {
     "calibrate": "activation ranges alone, as a file people can read; --search for the mix of precisions",
     "verify": "golden windows of a bundle; with --data, CCC against FP32 too",
     "profile": "latency per stage of a bundle on this machine",
-    "run": "estimate valence and arousal from a video with sound",
+    "run": "estimate valence and arousal, live or from a video with sound",
     "inspect": "what is in a bundle; --target trt10.3 says what TensorRT will not take",
     "devices": "cameras and microphones that can be opened",
     "doctor": "what works on this machine, tried, not assumed",
