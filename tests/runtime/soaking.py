@@ -140,8 +140,9 @@ class Ledger:
         self.stamps = array("q")
         self.status_: Status | None = None
         self._report, self._pause = report, pause
-        self._black = [(t.start_ns, t.end_ns + NS // 2) for t in troubles if t.kind == "camera black"]
+        self._short = [(t.start_ns, t.end_ns + NS // 2) for t in troubles if t.kind in ("camera black", "camera stalled")]  # nobody is told at once
         self._jumps = [(t.start_ns, t.end_ns + NS) for t in troubles if t.kind == "clock jump"]
+        self._black = False
         self._causes = {
             lost: [(t.start_ns - NS, t.end_ns + round(SETTLE_S * NS)) for t in troubles if t.kind.partition(" ")[0] in (device, "clock")]
             for lost, device in (("frames_stale", "camera"), ("audio_overruns", "microphone"))
@@ -206,7 +207,7 @@ class Ledger:
     def _says_why_unseen(self, estimate: Estimate) -> bool:
         lives = self._lives(estimate, "camera")
         away = any(live is None or live.camera != "live" or live.frame_age_ms is None or live.frame_age_ms > 150 for live in lives)
-        return away or _within(self._black + self._jumps, estimate)
+        return away or self._black or _within(self._short + self._jumps, estimate)
 
     def _says_why_unheard(self, estimate: Estimate) -> bool:
         lives = self._lives(estimate, "microphone")
@@ -215,6 +216,7 @@ class Ledger:
     def notice(self, notice: Notice) -> None:
         self._report.notices[notice.what] += 1
         self._jumped |= notice.what == "clock_jump"
+        self._black = "black" in notice.detail or (self._black and notice.what not in ("camera_changed", "camera_open"))
         device = notice.what.partition("_")[0]
         if device in self._told:
             self._told[device] = notice.t_ns
