@@ -5,8 +5,8 @@ Every variant gets the same frames and boxes in turn, so that a slow moment hits
 whole-pixel corners for both; each of 8 stays for an eighth of the calls, so that it is in the cache for all. `libsage_over_cv2` is the median
 over the cases that are gated: ratios that are no integers, where cv2 has no fast path.
 
-`cold`: 96 frames in turn, a box anywhere in each, and no variant gets a frame that another has just read: nothing is in the cache, as with a camera's
-frames. There `memcpy`, the bytes of the box and no more, is the least that any crop has to do; `cold_libsage_over_memcpy` is again the median of
+`cold`: 96 frames in turn (265 MB), a box anywhere in each, and no variant gets a frame that another has just read: a box is not in the caches of its
+core; a last-level cache of hundreds of MB, or one that the 96 boxes alone fit into, may still have it. There `memcpy`, the bytes of the box and no more, is the least that any crop has to do; `cold_libsage_over_memcpy` is again the median of
 the gated cases, 0.25 where libsage takes four times as long.
 """
 
