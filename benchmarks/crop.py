@@ -6,8 +6,9 @@ whole-pixel corners for both; each of 8 stays for an eighth of the calls, so tha
 over the cases that are gated: ratios that are no integers, where cv2 has no fast path.
 
 `cold`: 96 frames in turn (265 MB), a box anywhere in each, and no variant gets a frame that another has just read: a box is not in the caches of its
-core; a last-level cache of hundreds of MB, or one that the 96 boxes alone fit into, may still have it. There `memcpy`, the bytes of the box and no more, is the least that any crop has to do; `cold_libsage_over_memcpy` is again the median of
-the gated cases, 0.25 where libsage takes four times as long.
+core; a last-level cache of hundreds of MB, or one that the 96 boxes alone fit into, may still have it. There `memcpy`, the bytes of the box and no
+more, is the least that any crop has to do; `cold_libsage_over_memcpy` is again the median of the gated cases, 0.25 where libsage takes four times as
+long.
 """
 
 from __future__ import annotations
