@@ -11,6 +11,7 @@ cache gets cold and no core falls asleep between two frames: what the code costs
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import os
 import statistics
@@ -68,7 +69,9 @@ class _Frames:
 class _Microphone:
     """libsage's capture, fed with the chunks that are due, then read as the live microphone reads it."""
 
-    uri, state, granted, drift_ppm = "fed", "live", None, 0.0
+    uri, state = "fed", "live"
+    granted: dict[str, Any] | None = None
+    drift_ppm: float | None = 0.0
 
     def __init__(self, clock: Any) -> None:
         from sage_edge.runtime.native import AudioCapture
@@ -96,6 +99,8 @@ class _Microphone:
         events = self._steady.push(samples, self._at, self._capture.time_ns)
         self._at = written
         return events
+
+    def start(self) -> None: ...
 
     def notices(self) -> list[Any]:
         return []
@@ -241,7 +246,7 @@ def _measure_awake(path: Path, frames: Any, seconds: float) -> tuple[list[float]
             return False
 
         smooth = SmoothTracks(Smoothing.parse("one-euro"))
-        summary = run_live_devices(camera, microphone, session, [], clock=clock, stop=stop, seconds=seconds, smooth=smooth)  # type: ignore[arg-type]
+        summary = run_live_devices(camera, microphone, session, [], clock=clock, stop=stop, seconds=seconds, smooth=smooth)
     return found[WARM_S:], {"frames": summary.frames, "estimates": summary.estimates}
 
 
@@ -249,8 +254,7 @@ def _measure_awake(path: Path, frames: Any, seconds: float) -> tuple[list[float]
 def _bundle() -> Iterator[Path]:
     """The tests' bundle of hand-made graphs, as wide as `base` where the loop copies."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "runtime"))
-    import tiny_bundle
-
+    tiny_bundle: Any = importlib.import_module("tiny_bundle")
     narrow = tiny_bundle.D_V, tiny_bundle.D_A
     tiny_bundle.D_V, tiny_bundle.D_A = DIMS
     try:
