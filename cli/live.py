@@ -191,10 +191,12 @@ def _sinks(args: argparse.Namespace, clock: Clock) -> tuple[list[Any], Callable[
     show, notes = None, [note for sink in found if (note := getattr(sink, "note", None))]
     if args.serve is not None:
         from sage_edge.runtime.serve.page import Page
+        from sage_edge.runtime.sinks.address import token_of_environment
         from sage_edge.runtime.sinks.broadcast import parse_address
 
         host, port = parse_address(args.serve)
-        page = Page(host, port, token=args.token, share_video=args.share_video, clock=clock)
+        token = token_of_environment() if args.token is None else args.token
+        page = Page(host, port, token=token, share_video=args.share_video, clock=clock)
         page.listen()
         show = page.offer if args.share_video else None
         found.append(page)

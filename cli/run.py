@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     live = parser.add_argument_group("live")
     live.add_argument("--serve", metavar="HOST:PORT", help="a page to watch the run on; any address but loopback needs --token")
     live.add_argument("--share-video", action="store_true", help="the page shows the camera, too")
-    live.add_argument("--token", metavar="T", help="what the page asks for")
+    live.add_argument("--token", metavar="T", help="what the page asks for (default: $SAGE_EDGE_TOKEN, which ps does not show)")
     live.add_argument("--faces", choices=("largest", "all"), help="one estimate a hop, or one for each face (default: largest)")
     live.add_argument("--finder", metavar="F", help="cascade, or yunet:FILE (default: cascade)")
     live.add_argument("--smooth", metavar="S", help="the filter of `smooth`: one-euro:CUTOFF_HZ,BETA, average:TICKS, none (default: one-euro:0.5,1)")

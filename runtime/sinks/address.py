@@ -1,11 +1,13 @@
 """Network targets of sinks: `Address.parse("mqtt://user:pass@broker/room/1")`.
 
-A secret is never part of `str(address)`, nor of an error's text.
+A secret is never part of `str(address)`, nor of an error's text. One that is not in the address comes from the environment, which other users of
+the machine cannot read: $SAGE_EDGE_TOKEN of what serves, $SAGE_EDGE_MQTT_PASSWORD of a user without a password.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import socket
 from dataclasses import dataclass, field
@@ -55,6 +57,8 @@ class Address:
             if "@" in parts.path:
                 raise UsageError(f"sink {shown!r}: / in a user or password is %2F, ? is %3F, and @ in a topic %40; write {form}")
             user, password = (None if text is None else unquote(text) for text in (parts.username, parts.password))
+            if user is not None and password is None:
+                password = os.environ.get("SAGE_EDGE_MQTT_PASSWORD") or None
             return cls(scheme, host, MQTT_PORTS[scheme] if port is None else port, _topic(shown, unquote(parts.path)), user, password)
         if port is None:
             raise UsageError(f"sink {shown!r} names no port; write {form}")
@@ -64,6 +68,11 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{_joined(self.host, self.port)}{'/' if self.topic else ''}{self.topic}"
+
+
+def token_of_environment() -> str | None:
+    """$SAGE_EDGE_TOKEN, None where it is empty or not set."""
+    return os.environ.get("SAGE_EDGE_TOKEN") or None
 
 
 def check_free(address: Address) -> None:
@@ -98,7 +107,7 @@ def _topic(shown: str, path: str) -> str:
 
 def _token(shown: str, query: str, form: str) -> str | None:
     if not query:
-        return None
+        return token_of_environment()
     key, _, value = query.partition("=")
     if key != "token":
         near = difflib.get_close_matches(key, ["token"], n=1)

@@ -162,3 +162,13 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, spec
         open_sink(spec)
     assert f"pip install 'sage-edge[{extra}]'" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_secret_that_is_not_in_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGE_EDGE_TOKEN", "of the environment")
+    monkeypatch.setenv("SAGE_EDGE_MQTT_PASSWORD", "hidden")
+    assert Address.parse("ws://0.0.0.0:8765").token == "of the environment"
+    assert Address.parse("ws://0.0.0.0:8765?token=given").token == "given"
+    assert Address.parse("mqtt://me@broker/x").password == "hidden"
+    assert Address.parse("mqtt://me:given@broker/x").password == "given"
+    assert Address.parse("mqtt://broker/x").password is None, "nobody to whom it could belong"
