@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tracemalloc
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -55,8 +56,8 @@ def test_outputs_keep_their_address(bundle: Bundle) -> None:
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("graph", ["visual", "fusion"])
 def test_the_first_items_of_a_batch_are_as_one_by_one_in_place_and_nothing_grows(bundle: Bundle, backend: str, graph: str) -> None:
-    if backend == "openvino":
-        pytest.importorskip("openvino")
+    if backend == "openvino" and find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
     rng = np.random.default_rng(0)
     with (
         contextlib.closing(open_engine(bundle.graph(graph, "fp32"), backend, 4, 1)) as engine,
@@ -94,8 +95,8 @@ def test_the_first_items_of_a_batch_are_as_one_by_one_in_place_and_nothing_grows
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_a_graph_of_a_fixed_batch_computes_all_of_it(tmp_path: Path, backend: str) -> None:
-    if backend == "openvino":
-        pytest.importorskip("openvino")
+    if backend == "openvino" and find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
     engine = open_engine(save(tmp_path / "g.onnx", shape=(3, 4)), backend, batch=3)
     engine.inputs["x"][...] = np.arange(12).reshape(3, 4)
     engine.run(2)

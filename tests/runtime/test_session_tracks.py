@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -94,7 +95,8 @@ def test_who_is_ahead_frames_or_sound_changes_nothing(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-3), ("int8", 2e-2)])
 def test_openvino_gives_what_onnxruntime_gives(bundle: Bundle, precision: str, most: float) -> None:
-    pytest.importorskip("openvino")
+    if find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
     tracks = {1: [True] * 45, 2: [k >= 10 for k in range(45)], 3: [20 <= k < 32 for k in range(45)]}
     outcomes = []
     for backend in ("onnxruntime", "openvino"):
