@@ -65,8 +65,10 @@ trt-bindings: $(INSTALLED)
 test: $(LIBRARY) trt-bindings
 	$(PYTEST) loadfile -m "not slow and not gpu and not jetson"
 
+# The quick start by itself: it trains with a thread per core, which others on the same cores make many times slower.
 test-slow: $(LIBRARY)
-	$(PYTEST) worksteal -m "slow and not gpu and not jetson"
+	$(BIN)/python -m pytest -q -m "slow and not gpu and not jetson" tests/test_readme.py
+	$(PYTEST) worksteal -m "slow and not gpu and not jetson" --ignore tests/test_readme.py
 
 test-c: $(INSTALLED)
 	@for kind in address,undefined thread; do \

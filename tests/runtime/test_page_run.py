@@ -43,6 +43,7 @@ def test_the_page_shows_what_the_run_wrote(bundle_path: Path, tmp_path: Path) ->
                 tab = browser.open(found.group(1))
                 tab.until("state.latest.length > 0 && state.latest[0].face !== null && state.status !== null && picture !== null")
                 tab.until("document.getElementById('connection').dataset.state === 'live' && document.getElementById('stages').children.length > 3")
+                tab.until("[...state.series.values()].flatMap((line) => line.hops).length > 1")
                 shown = tab.js("[...state.series.values()].flatMap((line) => line.hops.map((hop) => [hop.t, hop.v, hop.a]))")
                 assert tab.js("[picture.width, picture.height]") == [320, 240]
                 assert "camera open" in tab.js("document.getElementById('notices').innerText")
