@@ -65,10 +65,11 @@ trt-bindings: $(INSTALLED)
 test: $(LIBRARY) trt-bindings
 	$(PYTEST) loadfile -m "not slow and not gpu and not jetson"
 
+SLOW ?= slow
 # The quick start by itself: it trains with a thread per core, which others on the same cores make many times slower.
 test-slow: $(LIBRARY)
-	$(BIN)/python -m pytest -q -m "slow and not gpu and not jetson" tests/test_readme.py
-	$(PYTEST) worksteal -m "slow and not gpu and not jetson" --ignore tests/test_readme.py
+	$(BIN)/python -m pytest -q -m "$(SLOW) and not gpu and not jetson" tests/test_readme.py
+	$(PYTEST) worksteal -m "$(SLOW) and not gpu and not jetson" --ignore tests/test_readme.py
 
 test-c: $(INSTALLED)
 	@for kind in address,undefined thread; do \

@@ -68,6 +68,7 @@ def test_copies_without_a_gpu_is_a_line() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_loop_counts_the_cpu_time_beside_the_engines() -> None:
     result = run("loop", "--json", "--n", "1")
     assert result.returncode == 0, result.stderr

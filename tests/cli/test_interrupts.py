@@ -74,6 +74,7 @@ def test_an_interrupt_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_small_demo_writes_what_it_promises_and_is_replaced_whole(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     out.mkdir()

@@ -57,6 +57,7 @@ def ten_minutes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_is_small_and_flat(tiny: Path, ten_minutes: Path, tmp_path: Path) -> None:
     args = [sys.executable, "-m", "sage_edge.cli.main", "run", tiny, "--video", ten_minutes]

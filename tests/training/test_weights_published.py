@@ -164,6 +164,7 @@ def test_wavlm_large_with_two_of_its_layers(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_wavlm_large_from_hugging_face(tmp_path, capsys):
     theirs = wavlm(LARGE)
     facts = imported(theirs.state_dict(), tmp_path / "pytorch_model.bin", capsys)
