@@ -59,8 +59,9 @@ def ten_minutes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-def test_memory_is_small_and_flat(tiny: Path, ten_minutes: Path, tmp_path: Path) -> None:
-    args = [sys.executable, "-m", "sage_edge.cli.main", "run", tiny, "--video", ten_minutes]
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_memory_is_small_and_flat(precision: str, tiny: Path, ten_minutes: Path, tmp_path: Path) -> None:
+    args = [sys.executable, "-m", "sage_edge.cli.main", "run", tiny, "--video", ten_minutes, "--precision", precision]
     args += ["--out", f"jsonl:{tmp_path}/x.jsonl", "--out", f"csv:{tmp_path}/x.csv"]
     process = subprocess.Popen([str(arg) for arg in args], stderr=subprocess.PIPE, text=True, env=environment())
     rss_mb: list[float] = []
@@ -79,7 +80,7 @@ def test_memory_is_small_and_flat(tiny: Path, ten_minutes: Path, tmp_path: Path)
     assert len(lines) - 1 >= SECONDS * 2, "an estimate at every hop"
     assert len((tmp_path / "x.csv").read_text().splitlines()) == len(lines)
     peak = max(rss_mb)
-    print(f"peak {peak:.0f} MB in {len(rss_mb)} samples; {stderr.splitlines()[-1]}")
+    print(f"{precision}: peak {peak:.0f} MB in {len(rss_mb)} samples; {stderr.splitlines()[-1]}")
     assert peak < LIMIT_MB, rss_mb
     steady = np.array(rss_mb[len(rss_mb) // 3 :])
     slope = np.polyfit(np.arange(len(steady)), steady, 1)[0] * len(steady)
