@@ -13,7 +13,7 @@ export ORT_DISABLE_TELEMETRY = 1
 CMAKE = $(BIN)/cmake
 # A process per core, at most four: each holds torch.
 PYTEST = $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist
-PACKAGES = runtime training calibration compile cli
+PACKAGES = runtime jetson training calibration compile cli
 C_SOURCES := CMakeLists.txt $(wildcard runtime/native/include/*.h runtime/native/src/*.[ch] runtime/native/cmake/*)
 LIBRARY := runtime/native/libsage.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
 AARCH64_CC ?= aarch64-linux-gnu-gcc

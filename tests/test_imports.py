@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = ["runtime", "training", "calibration", "compile", "cli"]
+FLOORS = ["runtime", "jetson", "training", "calibration", "compile", "cli"]
 """Lowest first: a module may import its own floor and those before it."""
 TORCH_FREE = ("runtime", "training/data", "calibration")
 MODULES = sorted(path for floor in FLOORS for path in (ROOT / floor).rglob("*.py"))

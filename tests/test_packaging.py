@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = ["runtime", "training", "calibration", "compile", "cli"]
+FLOORS = ["runtime", "jetson", "training", "calibration", "compile", "cli"]
 
 USE = """
 import sys
