@@ -370,14 +370,13 @@ class _Loop:
 
     def summary(self, ended: str) -> DeviceSummary:
         self._count_losses()
-        self._line.whole.merge(self._session.stages)
         reopened = sum(part.counts.reopened for part in (self._camera, self._microphone) if part is not None)
         return DeviceSummary(
             self._frames,
             self._estimates,
             (self._clock.now_ns() - self._start_ns) / NS_PER_S,
             self._late.summary(),
-            self._line.whole.summary(),
+            self._session.stages.summary(),
             self._session.drops,
             reopened,
             self._degraded,

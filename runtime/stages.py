@@ -1,14 +1,13 @@
-"""Where the time goes: one histogram per stage, of fixed size however long the loop runs.
+"""Where the time goes: one histogram per stage, bounded in size however long the loop runs.
 
 Durations are int nanoseconds. Each power of two is cut into 64 bins, so a percentile is right to 1.6 percent; `add` costs well under a
-microsecond. A session records find, crop, visual, audio, fusion and hop; a live loop adds its own (capture, emit).
+microsecond. A session records find, crop, visual, audio, fusion and hop; a live loop adds its own (capture, emit). A histogram is counted in by one
+thread and may be read by another: what is of a minute is the difference of two readings, so that nothing is cleared beside a count.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 _FINE = 6  # 2^6 bins per octave
@@ -40,7 +39,7 @@ class Histogram:
     __slots__ = ("_bins", "count", "max_ns", "total_ns")
 
     def __init__(self) -> None:
-        self._bins = [0] * _BINS
+        self._bins: dict[int, int] = {}
         self.count = self.total_ns = self.max_ns = 0
 
     def add(self, ns: int) -> None:
@@ -52,33 +51,60 @@ class Histogram:
         if ns > self.max_ns:
             self.max_ns = ns
         shift = ns.bit_length() - _FINE - 1
-        self._bins[min((shift << _FINE) + (ns >> shift), _BINS - 1) if shift > 0 else ns] += 1
+        index = min((shift << _FINE) + (ns >> shift), _BINS - 1) if shift > 0 else ns
+        self._bins[index] = self._bins.get(index, 0) + 1
 
     def merge(self, other: Histogram) -> None:
         """Count every duration that `other` has counted."""
         self.count += other.count
         self.total_ns += other.total_ns
         self.max_ns = max(self.max_ns, other.max_ns)
-        self._bins = [mine + more for mine, more in zip(self._bins, other._bins, strict=True)]
+        for index, more in other._bins.copy().items():
+            self._bins[index] = self._bins.get(index, 0) + more
+
+    def copy(self) -> Histogram:
+        """What has been counted so far."""
+        copied = Histogram()
+        copied.merge(self)
+        return copied
+
+    def since(self, before: Histogram) -> Histogram:
+        """What has been counted since `before` was copied; its `max_ns` is right to a bin."""
+        more = Histogram()
+        more.count, more.total_ns = self.count - before.count, self.total_ns - before.total_ns
+        more._bins = {index: new for index, n in self._bins.copy().items() if (new := n - before._bins.get(index, 0))}
+        top = max(more._bins, default=-1)
+        more.max_ns = self.max_ns if top == _BINS - 1 else min(_edges(top)[1], self.max_ns) if more._bins else 0
+        return more
 
     def percentile_ns(self, share: float) -> float:
         """The duration that `share` (0 to 1) of all counted ones do not exceed: the middle of its bin; 0 when nothing was counted."""
-        return self._percentile_ns(share, list(accumulate(self._bins)))
+        return self._percentiles_ns(share)[0]
 
-    def _percentile_ns(self, share: float, sums: list[int]) -> float:
-        if not self.count:
-            return 0.0
-        index = bisect_left(sums, max(1, -int(-share * self.count // 1)))
-        shift = max(0, (index >> _FINE) - 1)
-        low = index - (shift << _FINE)
-        return min(float(((low << shift) + (((low + 1) << shift) - 1)) / 2), float(self.max_ns))
+    def _percentiles_ns(self, *shares: float) -> list[float]:
+        """The same for `shares`, which rise."""
+        bins = sorted(self._bins.copy().items())
+        counted = sum(n for _, n in bins)
+        found: list[float] = []
+        below = 0
+        for index, n in bins:
+            below += n
+            while len(found) < len(shares) and below >= max(1, -int(-shares[len(found)] * counted // 1)):
+                found.append(min(sum(_edges(index)) / 2, float(self.max_ns)))
+        return found or [0.0] * len(shares)
 
     def summary(self) -> StageSummary:
         """Count, mean, percentiles."""
-        sums = list(accumulate(self._bins))
-        p50, p95, p99 = (self._percentile_ns(share, sums) / 1e6 for share in (0.5, 0.95, 0.99))
+        p50, p95, p99 = (ns / 1e6 for ns in self._percentiles_ns(0.5, 0.95, 0.99))
         mean = self.total_ns / self.count / 1e6 if self.count else 0.0
         return StageSummary(self.count, mean, p50, p95, p99, self.max_ns / 1e6, self.total_ns / 1e9)
+
+
+def _edges(index: int) -> tuple[int, int]:
+    """The least and the greatest duration of a bin."""
+    shift = max(0, (index >> _FINE) - 1)
+    low = index - (shift << _FINE)
+    return low << shift, ((low + 1) << shift) - 1
 
 
 class Stages:
@@ -103,8 +129,20 @@ class Stages:
         for name, histogram in other._stages.items():
             self[name].merge(histogram)
 
+    def copy(self) -> Stages:
+        """What has been counted so far."""
+        copied = Stages()
+        copied.merge(self)
+        return copied
+
+    def since(self, before: Stages) -> Stages:
+        """What has been counted since `before` was copied."""
+        more = Stages()
+        more._stages = {name: histogram.since(before[name]) for name, histogram in self._stages.items()}
+        return more
+
     def clear(self) -> None:
-        """Forget every duration (after a warm-up), keep the names and the histogram objects."""
+        """Forget every duration (after a warm-up, while nothing counts), keep the names and the histogram objects."""
         for histogram in self._stages.values():
             histogram.__init__()  # type: ignore[misc]
 

@@ -21,12 +21,12 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class StatusLine:
-    """`stages` are those of the loop; they begin anew every minute, what they held before goes into `whole`."""
+    """`stages` are those of the loop; what is said of them is of the minute that runs."""
 
     def __init__(self, clock: Clock, stages: Stages, camera: Camera | None, microphone: Microphone | None, sinks: Sequence[Sink]) -> None:
         self._clock, self._stages, self._camera, self._microphone, self._sinks = clock, stages, camera, microphone, sinks
-        self.whole = Stages()
-        """Every stage of the minutes that are over."""
+        self._before = stages.copy()
+        """What had been counted when the minute began."""
         now_ns = clock.now_ns()
         self._minute_ns = self._last_ns = now_ns
         self._frames = 0 if camera is None else camera.counts.frames
@@ -38,7 +38,7 @@ class StatusLine:
         elapsed_s = max(1e-9, (now_ns - self._last_ns) / NS_PER_S)
         status: Status = {
             **{"type": "status", "v": 1, "t_ns": now_ns},
-            "stages": self._stages.to_dict(),
+            "stages": self._stages.since(self._before).to_dict(),
             "drops": {"frames_stale": drops.frames_stale, "audio_overruns": drops.audio_overruns, "sinks": drops.sinks},
             "camera": self._of_camera(elapsed_s),
             "microphone": self._of_microphone(),
@@ -48,8 +48,7 @@ class StatusLine:
         self._last_ns = now_ns
         if now_ns - self._minute_ns >= MINUTE_NS:
             self._minute_ns = now_ns
-            self.whole.merge(self._stages)
-            self._stages.clear()
+            self._before = self._stages.copy()
         return status
 
     def _of_camera(self, elapsed_s: float) -> dict[str, Any] | None:

@@ -1,6 +1,8 @@
-"""Histograms of fixed size whose percentiles are right to 1.6 percent."""
+"""Histograms of bounded size whose percentiles are right to 1.6 percent."""
 
 from __future__ import annotations
+
+import threading
 
 import numpy as np
 import pytest
@@ -24,15 +26,19 @@ def test_percentiles(values: list[int], share: float) -> None:
     assert summary.p50 <= summary.p95 <= summary.p99 <= summary.max
 
 
-def test_size_never_grows() -> None:
+def test_size_is_bounded() -> None:
     histogram = Histogram()
-    size = len(histogram._bins)
-    for ns in (-5, 0, 1, 10**9, 1 << 41, 1 << 60):
-        histogram.add(ns)
-    assert len(histogram._bins) == size
-    assert histogram.count == 6
-    assert histogram.percentile_ns(0.01) == 0
-    assert histogram.max_ns == 1 << 60
+    for octave in range(61):
+        for ns in range(1 << octave, 2 << octave, max(1, (1 << octave) // 256)):
+            histogram.add(ns)
+    assert len(histogram._bins) <= 64 * 38
+    assert histogram.summary().max >= (1 << 60) / 1e6
+
+
+def test_what_is_negative_counts_as_none() -> None:
+    histogram = Histogram()
+    histogram.add(-5)
+    assert (histogram.count, histogram.total_ns, histogram.percentile_ns(1)) == (1, 0, 0)
 
 
 def test_empty() -> None:
@@ -64,3 +70,37 @@ def test_merged_is_as_if_counted_in_one(first: list[int], second: list[int]) -> 
     one.merge(other)
     assert one.summary() == both.summary()
     assert other.summary().get("crop", Histogram().summary()).count == len(second), "the other is left as it was"
+
+
+@given(first=st.lists(st.integers(0, 1 << 41), max_size=50), second=st.lists(st.integers(0, 1 << 41), max_size=50))
+def test_since_a_copy_is_as_if_counted_alone(first: list[int], second: list[int]) -> None:
+    stages, alone = Stages(), Stages()
+    for value in first:
+        stages.add("crop", value)
+    before = stages.copy()
+    for value in second:
+        stages.add("crop", value)
+        alone.add("crop", value)
+    found, expected = stages.since(before)["crop"], alone["crop"]
+    assert (found.count, found.total_ns, found._bins) == (expected.count, expected.total_ns, expected._bins)
+    assert found.max_ns == pytest.approx(expected.max_ns, rel=0.016, abs=1)
+    assert before["crop"].count == len(first), "a copy stays as it is"
+
+
+def test_minutes_of_a_stage_that_another_thread_counts_add_up_to_all_of_it() -> None:
+    stages, n = Stages(), 200_000
+    hop = stages["hop"]
+
+    def count() -> None:
+        for ns in range(n):
+            hop.add(ns)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    before, minutes = Stages(), Stages()
+    while thread.is_alive() or before["hop"].count < n:
+        now = stages.copy()
+        minutes.merge(now.since(before))
+        before = now
+    assert minutes.summary() == stages.summary()
+    assert minutes["hop"].count == sum(minutes["hop"]._bins.values()) == n
