@@ -44,6 +44,10 @@ class EngineError(SageError):
     """An inference backend that is missing or cannot run a graph."""
 
 
+class BoardError(SageError):
+    """A board's own tool or setting that does not do what was asked of it: power mode, clocks, services."""
+
+
 class NativeError(SageError):
     """A call into libsage that returned an error code; `code` is that code."""
 

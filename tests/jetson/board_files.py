@@ -1,0 +1,60 @@
+"""A board for tests: files as a Jetson has them under a folder, and stand-ins for NVIDIA's tools on PATH, which write down how they were called."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def put(root: Path, files: dict[str, object]) -> Path:
+    """Write each file under `root`."""
+    for name, value in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{value}\n")
+    return root
+
+
+class Tools:
+    """Executables in a folder of their own, alone on PATH but for what a shell needs; every call is a line of `calls`."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self._log = folder, folder / "calls.log"
+        folder.mkdir()
+        monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin")
+
+    def add(self, name: str, body: str) -> None:
+        """A tool that runs `body` (sh)."""
+        path = self.folder / name
+        path.write_text(f'#!/bin/sh\necho "{name} $*" >> "{self._log}"\n{body}\n')
+        path.chmod(0o755)
+
+    @property
+    def calls(self) -> list[str]:
+        """How they were called, in order."""
+        return self._log.read_text().splitlines() if self._log.exists() else []
+
+
+ORIN_NANO_MODES = """
+< PARAM TYPE=FILE NAME=CPU_ONLINE >
+CORE_0 /sys/devices/system/cpu/cpu0/online
+# < POWER_MODEL ID=9 NAME=COMMENTED >
+< POWER_MODEL ID=0 NAME=15W >
+CPU_ONLINE CORE_0 1
+< POWER_MODEL ID=1 NAME=25W >
+CPU_ONLINE CORE_0 1
+< POWER_MODEL ID=2 NAME=MAXN_SUPER >
+CPU_ONLINE CORE_0 1
+# mandatory section
+< PM_CONFIG DEFAULT=1 >
+"""
+"""Names and numbers of an Orin Nano (NVIDIA's format: NVIDIA/skills, jetson-customize-nvpmodel)."""
+
+
+def nvpmodel(tools: Tools, state: Path, *, on_set: str = 'printf "%s" "$2" > "$S"') -> None:
+    """An nvpmodel of an Orin Nano in 25W whose mode is kept in `state`; `on_set` is what it does for -m."""
+    state.write_text("1")
+    names = 'case "$(cat "$S")" in 0) n=15W;; 1) n=25W;; 2) n=MAXN_SUPER;; esac'
+    tools.add("nvpmodel", f'S="{state}"\nif [ "$1" = -q ]; then {names}; echo "NV Power Mode: $n"; cat "$S"; echo; else {on_set}; fi')
