@@ -30,6 +30,7 @@ def run_devices(args: argparse.Namespace) -> int:
     from sage_edge.runtime.clock import MonotonicClock
     from sage_edge.runtime.finders import open_finder
     from sage_edge.runtime.live_devices import run_live_devices
+    from sage_edge.runtime.notify import Notifier, NotifySink
     from sage_edge.runtime.session import Session
     from sage_edge.runtime.sources.uri import parse_camera
     from sage_edge.runtime.sources.video import VideoFile
@@ -46,6 +47,8 @@ def run_devices(args: argparse.Namespace) -> int:
     recorded = uri is not None and uri.kind == "file"
     spare(args, video=uri.target if uri is not None and recorded else None, finder=(args.finder or "").partition(":")[2])
     sinks, show, notes = _sinks(args, clock)
+    if (notifier := Notifier.of_environment()) is not None:
+        sinks.insert(0, NotifySink(notifier))
     bundle = Bundle.open(args.bundle)
     finder = open_finder(args.finder, bundle.manifest.face.margin, MOST_FACES if follow == "all" else 1)
     if uri is not None and recorded:

@@ -50,7 +50,7 @@ EXTRA_OF = {
 def _usage() -> str:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
-    return f"usage: sage-edge VERB [options]\n\n{verbs}\n\nsage-edge VERB --help shows options and an example.\n"
+    return f"usage: sage-edge VERB [options]\n       sage-edge --version\n\n{verbs}\n\nsage-edge VERB --help shows options and an example.\n"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,6 +64,11 @@ def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage(), end="")
         return 0 if argv else 2
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"sage-edge {version('sage-edge')}")
+        return 0
     verb = argv[0]
     if verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
