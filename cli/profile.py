@@ -1,7 +1,8 @@
 """Latency of every stage of a bundle on this device, and the real-time factor of the whole loop: seconds of work per second of media.
 
 The loop is that of `run`: decode, find the face, crop, encode, and at every hop sound, fusion and one line of JSON. Without --video it is fed a
-drawn face and a voice. A warm-up comes first and is not counted. Two precisions take turns on the same frames.
+drawn face and a voice. A warm-up comes first and is not counted. Two precisions take turns on the same frames. On a Jetson, watts and joules per
+estimate follow, measured at the speed of a live run, and what slowed the board down.
 
 example:
   sage-edge profile out/demo/demo.sage --precision both --seconds 30
@@ -36,14 +37,16 @@ def run(args: argparse.Namespace) -> int:
         return _layers(args)
     import cv2
 
+    from sage_edge.jetson.meter import open_meter
     from sage_edge.runtime.profile import profile
 
     # As in `run`: the engines have the cores.
     cv2.setNumThreads(1)
     precisions = ["fp32", "int8"] if args.precision == "both" else [args.precision]
     result = profile(
-        args.bundle, precisions, args.backend, seconds=args.seconds, video=args.video, size=_size(args.size), hop=args.hop, threads=args.threads
-    )
+        args.bundle, precisions, args.backend, seconds=args.seconds, video=args.video, size=_size(args.size), hop=args.hop, threads=args.threads,
+        meter=open_meter(),
+    )  # fmt: skip
     print(json.dumps(result.to_dict()) if args.json else "\n".join(_table(result.to_dict())))
     return 0
 
@@ -109,5 +112,29 @@ def _table(result: dict[str, Any]) -> list[str]:
             f"  real-time factor {timing['real_time_factor']:.3f} (below 1 keeps up); ready {timing['cold_start_ms']:.0f} ms after the start, "
             f"{timing['load_ms']:.0f} of them for its graphs"
         )
+    if result["power"]:
+        lines += _power_table(result["power"])
     lines += ["", f"peak memory {result['peak_rss_mb']:.0f} MB" + (", all precisions loaded" if len(result["precisions"]) > 1 else "")]
     return lines
+
+
+def _power_table(power: dict[str, Any]) -> list[str]:
+    lines = ["", f"power of {power['source']}: {power['idle_watts']:.2f} W at rest; at the speed of a live run"]
+    for name, used in power["precisions"].items():
+        rails = ", ".join(f"{label} {watts:.2f}" for label, watts in used["rails"].items())
+        lines.append(
+            f"  {name:<14}{used['watts']:.2f} W ({rails}); {used['joules_per_estimate']:.2f} J an estimate, "
+            f"{used['joules_above_idle']:.2f} of them above rest"
+        )
+    clocks = ", ".join(f"{name} {mhz['mean']:.0f} of {mhz['most']:.0f} MHz" for name, mhz in power["clocks_mhz"].items())
+    hottest = power["hottest"]
+    heat = "no thermal zone" if hottest is None else f"{hottest['zone']} {hottest['celsius']:.0f} C"
+    heat += f" (slows down at {hottest['limit']:.0f})" if hottest and hottest["limit"] is not None else ""
+    return [*lines, f"  {_slowed(power)}; hottest: {heat}" + (f"; mean clocks: {clocks}" if clocks else "")]
+
+
+def _slowed(power: dict[str, Any]) -> str:
+    causes = [f"{count} x {cause}" for cause, count in power["events"].items() if count]
+    causes += [f"cooling by {kind}" for kind in power["cooling"]]
+    causes += [f"too hot {power['hot']:.0%} of the time"] if power["hot"] else []
+    return ("slowed down: " if power["throttled"] else "not slowed down") + ("" if power["throttled"] or not causes else ": ") + ", ".join(causes)

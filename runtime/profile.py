@@ -4,6 +4,7 @@
 
 Every precision gets the same events in blocks of one hop, in turns, so that none has the quieter minute. Its real-time factor is seconds of
 work per second of media (below 1 keeps up with a live source), decoding and emitting included. The first seconds warm up and are not counted.
+With a meter of the machine's power, watts and joules follow (`energy.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import energy
 from .bundle import Bundle
+from .energy import Drawn, Energy, Meter
 from .engines import check_backend
 from .errors import SourceError, UsageError
 from .live import STAGES
@@ -50,6 +53,25 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Power:
+    """What `source` draws: at rest, and with each precision at the speed of a live run; and what slowed the machine down meanwhile."""
+
+    source: str
+    idle: Drawn
+    precisions: dict[str, Energy]
+    slowed: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return {
+            "source": self.source,
+            "idle_watts": round(self.idle.watts, 3),
+            "precisions": {name: each.to_dict() for name, each in self.precisions.items()},
+            **self.slowed,
+        }
+
+
+@dataclass(frozen=True)
 class Profile:
     """What `profile` measured, and on what. `cold_start_ms` is imports and verification (once), to which each `Timing.load_ms` adds."""
 
@@ -67,6 +89,8 @@ class Profile:
     choices: list[Choice]
     """What "auto" chose, and from what."""
     notes: list[str]
+    power: Power | None
+    """None without a meter."""
     peak_rss_mb: float
     machine: dict[str, Any]
     versions: dict[str, str]
@@ -94,6 +118,7 @@ class Profile:
             },
             "auto": [choice.to_dict() for choice in self.choices],
             "notes": self.notes,
+            "power": None if self.power is None else self.power.to_dict(),
             "import_ms": round(self.import_ms, 1),
             "verify_ms": round(self.verify_ms, 1),
             "peak_rss_mb": round(self.peak_rss_mb, 1),
@@ -113,11 +138,13 @@ def profile(
     hop: int | None = None,
     threads: int | None = None,
     progress: bool = True,
+    meter: Meter | None = None,
 ) -> Profile:
     """Time the bundle at `path` over `seconds` of media after a warm-up of `WARM_UP_S`.
 
     The media is `video`, repeated as often as needed, or a clip of `size` (width, height) with a drawn face and a voice, which is written
-    to a temporary folder first. Raises UsageError, BundleError, EngineError, SourceError.
+    to a temporary folder first. With a `meter`, some ten seconds at the speed of a live run follow for every precision.
+    Raises UsageError, BundleError, EngineError, SourceError.
     """
     if not seconds > 0 or seconds > 86_400:
         raise UsageError(f"seconds is {seconds}, must be above 0 and at most 86400")
@@ -153,15 +180,21 @@ def profile(
         else:
             media = Path(video)
             feed = str(media)
-        measured_s = _feed(runs, media, seconds, progress)
+        at_rest = None if meter is None else energy.idle(meter)
+        measured_s, last = _feed(runs, media, seconds, progress, meter)
+        timings = {name: run.timing(measured_s) for name, run in runs.items()}
+        power = None
+        if meter is not None and at_rest is not None:
+            used = energy.measure(meter, dict(runs), last.events, last.start_ns, last.length_ns, at_rest)
+            power = Power(meter.source, at_rest, used, meter.slowed())
         first = next(iter(runs.values())).session
         raced = [choice for choice in choices if choice.raced]
         said = [choice.note(bundle) for choice in choices] + [run.session.rung_note for run in runs.values()]
         notes = list(dict.fromkeys([choice.line() for choice in raced] + [note for note in said if note]))
         return Profile(
             bundle.path.name, bundle.manifest.digest, backend, first.threads, feed, first.hop, measured_s, WARM_UP_S,
-            1e3 * (imported - began), 1e3 * (verified - imported), {name: run.timing(measured_s) for name, run in runs.items()},
-            raced, notes, peak_rss_mb(), machine(), versions(),
+            1e3 * (imported - began), 1e3 * (verified - imported), timings,
+            raced, notes, power, peak_rss_mb(), machine(), versions(),
         )  # fmt: skip
 
 
@@ -206,12 +239,22 @@ class _Run:
         return Timing(stages, self.busy_ns / 1e9 / media_s, self.load_ms, self.estimates)
 
 
-def _feed(runs: dict[str, _Run], media: Path, seconds: float, progress: bool) -> float:
-    """Give every run the same events in turns; returns the seconds of media after the warm-up."""
+@dataclass(frozen=True)
+class _Block:
+    """The events of one hop, `length_ns` from `start_ns` on."""
+
+    events: list[Event]
+    start_ns: int
+    length_ns: int
+
+
+def _feed(runs: dict[str, _Run], media: Path, seconds: float, progress: bool, meter: Meter | None) -> tuple[float, _Block]:
+    """Give every run the same events in turns; returns the seconds of media after the warm-up, and the last hop of it."""
     session = next(iter(runs.values())).session
     block_ns = session.hop * NS_PER_S // session.rate_hz
     warm_ns, measure_ns = int(WARM_UP_S * NS_PER_S), int(seconds * NS_PER_S)
     block: list[tuple[Event, int]] = []
+    last = _Block([], 0, block_ns)
     warm_at: int | None = None
     turns = itertools.cycle(range(len(runs)))
     order = list(runs.values())
@@ -222,6 +265,10 @@ def _feed(runs: dict[str, _Run], media: Path, seconds: float, progress: bool) ->
                 first = next(turns)
                 for run in order[first:] + order[:first]:
                     run.take(block)
+                if meter is not None:
+                    meter.look()
+                if block:
+                    last = _Block([each for each, _ in block], end_of_block - block_ns, block_ns)
                 block, now = [], event.t_ns
                 end_of_block += block_ns * ((now - end_of_block) // block_ns + 1)
                 if warm_at is None and now >= warm_ns:
@@ -232,7 +279,7 @@ def _feed(runs: dict[str, _Run], media: Path, seconds: float, progress: bool) ->
                     bar.step(now // NS_PER_S - done_s)
                     done_s = now // NS_PER_S
                 if warm_at is not None and now - warm_at >= measure_ns:
-                    return (now - warm_at) / NS_PER_S
+                    return (now - warm_at) / NS_PER_S, last
             block.append((event, got_ns))
     raise SourceError(f"{media} gave no more frames after {now / NS_PER_S:.1f} s; give a video with some length")
 

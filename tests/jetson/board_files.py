@@ -58,3 +58,25 @@ def nvpmodel(tools: Tools, state: Path, *, on_set: str = 'printf "%s" "$2" > "$S
     state.write_text("1")
     names = 'case "$(cat "$S")" in 0) n=15W;; 1) n=25W;; 2) n=MAXN_SUPER;; esac'
     tools.add("nvpmodel", f'S="{state}"\nif [ "$1" = -q ]; then {names}; echo "NV Power Mode: $n"; cat "$S"; echo; else {on_set}; fi')
+
+
+def rail(chip: str, channel: int, label: str, millivolts: int, milliamperes: int) -> dict[str, object]:
+    """The files of one channel of the INA3221 `chip` (hwmon1)."""
+    at = f"class/hwmon/{chip}"
+    return {
+        f"{at}/name": "ina3221",
+        f"{at}/in{channel}_label": label,
+        f"{at}/in{channel}_input": millivolts,
+        f"{at}/curr{channel}_input": milliamperes,
+        f"{at}/curr{channel}_crit": "4984 mA",
+    }
+
+
+def orin_nano_rails(root: Path) -> Path:
+    """Add the rails of an Orin Nano: 6 W at the input, of which 2 and 1 W are known."""
+    rails = [("VDD_IN", 5000, 1200), ("VDD_CPU_GPU_CV", 5000, 400), ("VDD_SOC", 5000, 200)]
+    for i, (label, millivolts, milliamperes) in enumerate(rails):
+        put(root, rail("hwmon1", i + 1, label, millivolts, milliamperes))
+    return put(
+        root, {"class/hwmon/hwmon1/in7_label": "sum of shunt voltages", "class/hwmon/hwmon1/in7_input": 40, "class/hwmon/hwmon0/name": "pwmfan"}
+    )
