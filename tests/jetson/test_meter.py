@@ -116,7 +116,7 @@ def test_joules_are_watts_over_estimates_at_the_speed_of_a_live_run(tmp_path: Pa
     assert list(power["precisions"]) == ["fp32", "int8-cpu"]
     for used in power["precisions"].values():
         assert used["estimates"] == energy.ROUNDS * 3, "a quarter of a second is three hops of a tenth, a begun one is played to its end"
-        assert used["seconds"] >= used["estimates"] * 0.1, "events are handed on when they are due, not before"
+        assert used["seconds"] >= used["estimates"] * 0.1 - 0.01, "events are handed on when they are due, not before"
         assert used["watts"] == 6.0
         assert used["rails"] == {"VDD_IN": 6.0, "VDD_CPU_GPU_CV": 2.0, "VDD_SOC": 1.0}
         assert used["joules_per_estimate"] == pytest.approx(6.0 * used["seconds"] / used["estimates"], rel=0.02)
