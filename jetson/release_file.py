@@ -146,21 +146,27 @@ def pythons(root: Path) -> dict[str, str]:
     found = {}
     for path in sorted((Path(root) / "usr/bin").glob("python3.*"), key=lambda path: (len(path.name), path.name)):
         version = path.name.removeprefix("python")
-        if re.fullmatch(r"3\.\d+", version) and path.is_file():
-            with open(path, "rb") as stream:
-                head = stream.read(20)
-            if head[:4] == b"\x7fELF" and len(head) == 20:
-                (machine,) = struct.unpack("<H", head[18:20])
-                found[version] = _MACHINES.get(machine, f"machine {machine}")
+        if re.fullmatch(r"3\.\d+", version) and path.is_file() and (machine := machine_of(path)):
+            found[version] = machine
     return found
+
+
+def machine_of(path: Path) -> str | None:
+    """The machine of an executable or a library ("aarch64"); None for any other file."""
+    with open(path, "rb") as stream:
+        head = stream.read(20)
+    if head[:4] != b"\x7fELF" or len(head) < 20:
+        return None
+    (machine,) = struct.unpack("<H", head[18:20])
+    return _MACHINES.get(machine, f"machine {machine}")
 
 
 def unpack(archive: Path, layout: Layout) -> Path:
     """Lay the release in `archive` under `layout.versions` and return its folder; what is there already and whole is left as it is.
 
-    Checked before anything is written: that the system under `layout.root` has its Python and machine, and the room. Checked while writing:
-    each file's name, size and sha256. It is written beside and renamed once it is on the disk, so that no power cut leaves half a release
-    under its name. Raises ReleaseError.
+    Checked before anything is written: that the system under `layout.root` has its Python and machine, and the room, and that no other release
+    of this version is `current`. Checked while writing: each file's name, size and sha256. It is written beside and renamed once it is on
+    the disk, so that no power cut leaves half a release under its name. Raises ReleaseError.
     """
     archive = Path(archive)
     with _opened(archive) as stream:
@@ -169,6 +175,8 @@ def unpack(archive: Path, layout: Layout) -> Path:
         target = layout.versions / release.version
         if _is_whole(target, release):
             return target
+        if os.path.realpath(layout.current) == os.path.realpath(target) and _is_another(target, release):
+            raise ReleaseError(f"{target} runs and is another release of that version; make this one with another version")
         _make_folder(layout.versions)
         free_mb, needed_mb = shutil.disk_usage(layout.versions).free >> 20, int(release.unpacked_bytes * 1.1) >> 20
         if free_mb < needed_mb:
@@ -222,6 +230,13 @@ def _is_whole(folder: Path, release: Release) -> bool:
     except ReleaseError:
         return False
     return True
+
+
+def _is_another(folder: Path, release: Release) -> bool:
+    try:
+        return Release.read(folder) != release
+    except ReleaseError:
+        return False
 
 
 @contextmanager
