@@ -39,8 +39,8 @@ ASLEEP_NS = NS_PER_S
 """The machine was suspended for longer than this; the clock stood still, but what comes now does not belong to what came before."""
 TURN_S = 1 / 30
 """The longest turn while nothing comes."""
-HEAR_NS = NS_PER_S // 10
-"""Sound is fetched this often, and whenever a hop is due: it waits in libsage, and a larger piece costs as much as a smaller one."""
+HEAR_NS = NS_PER_S
+"""Sound is fetched when a hop needs it, and this often where that is rarer: it waits in libsage, and a larger piece costs as much as a smaller one."""
 BEHIND_TICKS = 8
 """The loop is behind by this much more than a hop at least, before hops become one."""
 FRESH_NS = NS_PER_S
@@ -69,6 +69,8 @@ class DeviceSummary:
     degraded: int
     """How often less was done than asked for."""
     jumps: int
+    skipped: int
+    """Ticks without an estimate, because hops took longer than the window lasts."""
     ended: str
 
     def line(self) -> str:
@@ -77,7 +79,8 @@ class DeviceSummary:
         return (
             f"{self.frames} frames, {self.estimates} estimates in {self.seconds:.1f} s, p50/p95 {self.late.p50:.0f}/{self.late.p95:.0f} ms late; "
             f"drops: frames_stale {self.drops.frames_stale}, audio_overruns {self.drops.audio_overruns}, sinks {self.drops.sinks}; "
-            f"reopened {self.reopened}, degraded {self.degraded}, clock jumps {self.jumps}; p50/p95 ms: {times or 'none'}{ENDS[self.ended]}"
+            f"reopened {self.reopened}, degraded {self.degraded}, clock jumps {self.jumps}, ticks skipped {self.skipped}; "
+            f"p50/p95 ms: {times or 'none'}{ENDS[self.ended]}"
         )
 
 
@@ -142,11 +145,13 @@ class _Loop:
         self._degrader = Degrader(levels(session.hop, session.window, camera is not None), session.rate_hz, budget_ms)
         self._spacing_ns = 0
         self._heat: Heat | None = None
-        self._frames = self._estimates = self._degraded = self._jumps = 0
+        self._frames = self._estimates = self._degraded = self._jumps = self._skipped = 0
         self._late = Histogram()
         self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = clock.now_ns()
         self._asleep_ns = clock.asleep_ns()
         self._newest_ns: int | None = None
+        self._sound_ns = self._wait_ns
+        """The least that sound has come behind the time it stands for: it need not be asked for sooner."""
         self._epoch_ns = self._pushed_ns = self._heard_ns = self._fetched_ns = self._start_ns
         self._lost = self._losses()
         self._line = StatusLine(clock, session.stages, camera, microphone, sinks)
@@ -164,6 +169,7 @@ class _Loop:
                 ended = "end"
                 break
         self._hear()
+        self._session.advance(self._ready_ns())
         self._session.finish()
         self._emit()
         self._tell()
@@ -209,17 +215,24 @@ class _Loop:
         if waited_ns > JUMP_NS or elapsed_ns > LONG_NS or asleep_ns > ASLEEP_NS:
             self._asleep_ns += asleep_ns
             self._jump(now_ns, elapsed_ns, asleep_ns)
-        behind = self._behind()
-        if behind:
-            self._session.set_hop(behind)
-        if now_ns - self._fetched_ns >= HEAR_NS or now_ns >= self._due_ns():
+        session, behind = self._session, 0
+        if now_ns - self._wait_ns >= session.due_ns:
+            self._keep_up()
+            behind = self._behind()
+            if behind:
+                session.set_hop(behind)
+        frame = None if self._camera is None else self._camera.newest()  # before a hop can hold up this turn: it is to be no newer than the turn
+        now_ns = self._now_ns
+        if now_ns >= min(self._fetched_ns + HEAR_NS, session.due_ns + self._sound_ns):
             self._hear()
             self._count_losses()
-        if self._camera is not None and (frame := self._camera.newest()) is not None:
+        if frame is not None:
             self._look(frame)
-        self._session.advance(self._ready_ns())
+        ready_ns = self._ready_ns()
+        if ready_ns >= session.due_ns:
+            session.advance(ready_ns)
         if behind:
-            self._session.set_hop(self._degrader.level.hop)
+            session.set_hop(self._degrader.level.hop)
         self._emit()
         self._tell()
         self._watch()
@@ -227,32 +240,51 @@ class _Loop:
             self._status()
         self._worked_ns = self._clock.now_ns()
 
-    def _due_ns(self) -> int:
-        """When the newest tick of the next hop is over."""
-        return self._estimate_ns + (self._degrader.level.hop + 1) * NS_PER_S // self._session.rate_hz
-
     def _hear(self) -> None:
         self._fetched_ns = self._now_ns
         if self._microphone is None:
             return
-        session = self._session
+        session, heard_ns = self._session, self._heard_ns
         for event in self._microphone.read():
             session.push_audio(event.samples, event.t_ns)
-            self._heard_ns = max(self._heard_ns, event.t_ns + len(event.samples) * NS_PER_S // session.sample_rate_hz)
+            heard_ns = max(heard_ns, event.t_ns + len(event.samples) * NS_PER_S // session.sample_rate_hz)
+        if heard_ns > self._heard_ns:
+            self._heard_ns = heard_ns
+            self._sound_ns = max(0, min(self._sound_ns, self._now_ns - heard_ns))
+
+    def _keep_up(self) -> None:
+        """Leave out what no window will hold, where hops take longer than it lasts: the loop would fall ever further behind."""
+        session, first_ns, ticks = self._session, self._undecided_ns(), 0
+        while (more := self._over() - session.window) > 0:
+            ticks += more
+            self._epoch_ns = self._undecided_ns() + more * NS_PER_S // session.rate_hz
+            session.skip(self._epoch_ns)  # waits for the hop that is being computed
+            self._now_ns = self._clock.now_ns()
+        if ticks:
+            self._skipped += ticks
+            self._emit()  # what was decided before
+            detail = f"hops take longer than the {session.window / session.rate_hz:g} s of their window; no estimates for {ticks} ticks"
+            self._notice(Notice(self._now_ns, "ticks_skipped", f"{detail}, from t_ns {first_ns} to {self._epoch_ns}"))
+
+    def _undecided_ns(self) -> int:
+        """Time of the first tick that no hop was decided for."""
+        decided_ns = self._session.decided_ns
+        return self._epoch_ns if decided_ns is None else decided_ns + NS_PER_S // self._session.rate_hz
+
+    def _over(self) -> int:
+        """How many ticks this turn will find to be over, at least."""
+        return (self._now_ns - self._wait_ns - self._undecided_ns()) * self._session.rate_hz // NS_PER_S
 
     def _behind(self) -> int:
-        """How many ticks this turn will find to be over, when those are more than two hops: they become one, so that a hop that takes
-        longer to compute than it lasts does not put the loop ever further behind. Else 0."""
-        session = self._session
-        decided_ns = session.decided_ns or self._epoch_ns
-        ticks = (self._now_ns - self._wait_ns - decided_ns) * session.rate_hz // NS_PER_S - 1
-        hop = self._degrader.level.hop
-        return min(ticks, session.window) if ticks >= max(2 * hop, hop + BEHIND_TICKS) else 0
+        """`_over`, when those are more than two hops: they become one, so that a hop that takes longer to compute than it lasts does not put the
+        loop ever further behind. Else 0."""
+        ticks, hop = self._over(), self._degrader.level.hop
+        return min(ticks, self._session.window) if ticks >= max(2 * hop, hop + BEHIND_TICKS) else 0
 
     def _look(self, frame: FrameEvent) -> None:
         self._frames += 1
         self._newest_ns = frame.t_ns
-        self._session.stages.add("capture", self._clock.now_ns() - frame.t_ns)
+        self._session.stages.add("capture", self._now_ns - frame.t_ns)
         if frame.t_ns - self._pushed_ns >= self._spacing_ns:
             self._pushed_ns = frame.t_ns
             self._session.push_frame(frame.pixels, frame.t_ns, frame.format, copy=False)
@@ -381,5 +413,6 @@ class _Loop:
             reopened,
             self._degraded,
             self._jumps,
+            self._skipped,
             ended,
         )

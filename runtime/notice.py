@@ -12,7 +12,7 @@ from typing import Any
 WHATS = (
     *("camera_open", "camera_stalled", "camera_gone", "camera_changed"),
     *("microphone_open", "microphone_stalled", "microphone_gone", "microphone_changed"),
-    *("clock_jump", "degraded", "recovered", "sink_failed", "sink_recovered"),
+    *("clock_jump", "ticks_skipped", "degraded", "recovered", "sink_failed", "sink_recovered"),
 )
 """Every value of `Notice.what`."""
 

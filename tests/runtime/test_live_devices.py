@@ -334,6 +334,23 @@ def test_hops_that_take_longer_than_they_last_become_wider_ones(hop_s: float, bu
     assert last.hop >= 30 * hop_s, "as wide as the machine needs"
 
 
+@pytest.mark.parametrize("hop_s", [11.0, 24.0])
+def test_hops_that_take_longer_than_their_window_leave_out_what_none_will_hold_and_say_so(hop_s: float, bundle: Bundle) -> None:
+    done = run(bundle, 400, hop_s=hop_s)
+    estimates = done.kept.estimates
+    assert max(e.live.late_ms for e in estimates if e.live is not None) < 1000 * (2 * hop_s + 1), "it does not fall further and further behind"
+    assert done.summary.jumps == 0
+    ticks = [t for e in estimates for t, _, _ in e.trail]
+    holes = [(a, b) for a, b in pairwise(ticks) if round((b - a) / TICK_NS) != 1]
+    told = [n.detail.split() for n in done.kept.notices_ if n.what == "ticks_skipped"]
+    assert len(holes) == len(told) >= 400 / hop_s - 3
+    for (before, after), words in zip(holes, told, strict=True):
+        start, end, skipped = int(words[-3]), int(words[-1]), int(words[-7])
+        assert (start, end) == (pytest.approx(before + TICK_NS, abs=1000), pytest.approx(after, abs=1000))
+        assert skipped == round((after - before) / TICK_NS) - 1 > 0
+    assert done.summary.skipped == sum(int(words[-7]) for words in told)
+
+
 @pytest.mark.parametrize("every", [2, 3])
 def test_fewer_faces_are_found_but_estimates_stay_on_time(every: int, bundle: Bundle, tmp_path: Any) -> None:
     zone = tmp_path / "class" / "thermal" / "thermal_zone0"
