@@ -118,6 +118,16 @@ class Quirk:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """What a failed run of NVIDIA's tools is known by: `pattern`, searched in its output."""
+
+    pattern: str
+    fact: str
+    fix: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Table:
     """All of boards.json."""
 
@@ -128,6 +138,7 @@ class Table:
     revisions: dict[str, Revision]
     recipes: tuple[Recipe, ...]
     quirks: tuple[Quirk, ...]
+    failures: tuple[Failure, ...]
 
     def modules_of(self, board: Board) -> list[Module]:
         return [self.modules[name] for name in board.modules]
@@ -161,6 +172,7 @@ def table() -> Table:
         revisions={row["l4t"]: _row(Revision, row) for row in data["revisions"]},
         recipes=tuple(_row(Recipe, row) for row in data["recipes"]),
         quirks=tuple(_row(Quirk, row) for row in data["quirks"]),
+        failures=tuple(_row(Failure, row) for row in data["failures"]),
     )
 
 

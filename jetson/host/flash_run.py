@@ -1,0 +1,96 @@
+"""Run the steps of a plan: progress for people, everything in a log, what is already proven is skipped."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from ..boards import table
+from .bsp import Bsp, environment
+from .errors import HostError
+from .flash_plan import MASK, Plan, Step
+
+LOG = "sage-edge-flash.log"
+_TAIL = 12
+_RANDOM = re.compile(r"(Password - )([^,]*)")
+"""l4t_create_default_user.sh prints the password that it sets."""
+
+
+def run_plan(bsp: Bsp, plan: Plan, names: list[str], proven: Callable[[str], bool], say: Callable[[str], None]) -> None:
+    """Run the steps in `names`. Raises HostError when one fails or does not leave behind what proves it; the log says the rest."""
+    path = bsp.root / LOG
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    steps = [step for step in plan.steps if step.name in names]
+    with open(descriptor, "a", encoding="utf-8", errors="replace") as log:
+        for place, step in enumerate(steps, 1):
+            mark = f"[{place}/{len(steps)}] {step.name}"
+            if proven(step.name):
+                say(f"{mark}: done already, {step.proof}")
+                _note(log, f"{step.name}: done already")
+                continue
+            say(f"{mark}: {step.why}")
+            _note(log, f"{step.name}: {step.command()}")
+            bsp.begin(step.name)
+            started = time.monotonic()
+            code, tail = _run(bsp, step, log, say)
+            seconds = time.monotonic() - started
+            _note(log, f"{step.name}: exit code {code} after {seconds:.0f} s")
+            if code:
+                raise HostError(_failed(step, code, tail, path))
+            bsp.end()
+            if step.name != "flash" and not proven(step.name):
+                raise HostError(f"step '{step.name}' ended well but left no proof ({step.proof}): see {path}")
+            say(f"{mark}: done in {seconds:.0f} s")
+
+
+def _run(bsp: Bsp, step: Step, log: IO[str], say: Callable[[str], None]) -> tuple[int, list[str]]:
+    """Its exit code and last lines. A password that the tool made up is shown once and not logged; one that was given is shown nowhere."""
+    tail: deque[str] = deque(maxlen=_TAIL)
+    process = subprocess.Popen(
+        step.argv,
+        cwd=bsp.root,
+        env=environment(bsp.path, step.env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            text = line.rstrip()
+            for secret in step.secrets:
+                text = text.replace(secret, MASK)
+            if not step.secrets and (made := _RANDOM.search(text)):
+                say(f"  user {step.argv[2]}, password {made[2]}")
+            text = _RANDOM.sub(rf"\g<1>{MASK}", text)
+            tail.append(text)
+            log.write(f"  {text}\n")
+            log.flush()
+        return process.wait(), list(tail)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        process.stdout.close()
+
+
+def _failed(step: Step, code: int, tail: list[str], log: Path) -> str:
+    said = "\n".join(tail)
+    for failure in table().failures:
+        if re.search(failure.pattern, said):
+            return f"step '{step.name}' failed with exit code {code}: {failure.fact}; {failure.fix} (all of it in {log})"
+    last = next((line.strip() for line in reversed(tail) if line.strip()), "it said nothing")
+    return f"step '{step.name}' failed with exit code {code}: {last}; see {log}, then run the same command again"
+
+
+def _note(log: IO[str], text: str) -> None:
+    log.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}\n")
+    log.flush()
