@@ -1,5 +1,5 @@
 """What works on this machine, tried and not assumed: libsage, video, faces, the default microphone, every
-backend with a graph of one node, CUDA, the cache folder.
+backend with a graph of one node, CUDA, the cache folder. On a Jetson also power mode, rails, what slows it down, GStreamer's elements, access.
 
 Each line says what was found; what does not work says why and what to do about it. Nothing is sent anywhere. Exit code 1 when something
 is missing that 'run' cannot do without; a missing GPU or optional backend is not that. Its output belongs into a bug report.
@@ -11,10 +11,13 @@ example:
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sage_edge.runtime.checkup import Check
+
+ROOT = Path("/")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,15 +28,18 @@ def run(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
+    from sage_edge.jetson.checks import board_checks
+    from sage_edge.jetson.facts import board_facts
     from sage_edge.runtime import checkup
     from sage_edge.runtime.cpu import features, saturates
     from sage_edge.runtime.machine import machine, versions
 
     found, engines = checkup.backends()
-    everything = [checkup.processor(), *checkup.checks(), *engines]
+    everything = [checkup.processor(), *checkup.checks(), *engines, *board_checks(ROOT)]
     ok = all(check.ok for check in everything if check.needed)
     facts: dict[str, Any] = {
         "machine": {**machine(), "features": sorted(features()), "saturates": saturates(features())},
+        "board": board_facts(ROOT),
         "versions": versions(),
         "backends": [asdict(each) for each in found],
         "checks": [asdict(check) for check in everything],

@@ -31,12 +31,13 @@ _WIDTH, _HEIGHT, _RATE_HZ = 1280, 720, 30.0
 _FIRST_S, _NAP_S, _STOP_S = 8.0, 0.25, 1.0
 _PIPE_BYTES = 1 << 20
 _SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ
-_PACKAGES = {
+PACKAGES = {
     "nvarguscamerasrc": "nvidia-l4t-gstreamer",
     "nvvidconv": "nvidia-l4t-gstreamer",
     "videoconvert": "gstreamer1.0-plugins-base",
     "videotestsrc": "gstreamer1.0-plugins-base",
 }
+"""Element -> what apt calls the package that brings it; nvidia-* come from NVIDIA's own sources, which a Jetson has."""
 
 
 def open_csi(uri: CameraUri, clock: Clock) -> GStreamerReader:
@@ -157,7 +158,7 @@ class GStreamerReader:
         missing = re.search(rb'no element "([^"]+)"', self._said)
         if missing:
             element = missing[1].decode(errors="replace")
-            package = _PACKAGES.get(element, "gstreamer1.0-plugins-good")
+            package = PACKAGES.get(element, "gstreamer1.0-plugins-good")
             return SourceError(f"{self._name}: GStreamer has no element {element}; sudo apt install {package}")
         return Unreachable(f"{self._name}: GStreamer ended{self._hint()}")
 

@@ -80,3 +80,17 @@ def orin_nano_rails(root: Path) -> Path:
     return put(
         root, {"class/hwmon/hwmon1/in7_label": "sum of shunt voltages", "class/hwmon/hwmon1/in7_input": 40, "class/hwmon/hwmon0/name": "pwmfan"}
     )
+
+
+def orin_nano(root: Path, l4t: str = "36.4.4") -> Path:
+    """The root of an Orin Nano developer kit with JetPack, nothing wrong with it but what a test changes."""
+    major, _, rest = l4t.partition(".")
+    put(root, {"etc/nv_tegra_release": f"# R{major} (release), REVISION: {rest}, GCID: 41062509, BOARD: generic, EABI: aarch64"})
+    tree = root / "proc/device-tree"
+    tree.mkdir(parents=True)
+    (tree / "model").write_bytes(b"NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super\0")
+    (tree / "compatible").write_bytes(b"nvidia,p3768-0000+p3767-0005-super\0nvidia,p3767-0005\0nvidia,tegra234\0")
+    put(root, {"etc/nvpmodel.conf": ORIN_NANO_MODES, "var/lib/nvpmodel/status": "pmode:0001", "dev/nvmap": "", "dev/video0": ""})
+    put(root, {"usr/lib/python3.10/dist-packages/tensorrt/__init__.py": ""})
+    orin_nano_rails(root / "sys")
+    return root
