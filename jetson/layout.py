@@ -3,7 +3,8 @@
 /opt/sage-edge/versions/VERSION/   one release, read-only: release.json  bin/  site/ (wheels, unpacked)  model/NAME.sage  systemd/
 /opt/sage-edge/current             symlink to the version that runs; `previous` to the one before it
 /etc/sage-edge/sage-edge.conf      the owner's settings, an environment file; never overwritten
-/var/lib/sage-edge/                what this board knows: provisioned (stamp of first boot), trial.json (an update on trial)
+/var/lib/sage-edge/                what this board knows: provisioned (stamp of first boot), trial.json (an update on trial),
+                                   update.json (how the last one went)
 /var/cache/sage-edge/              engines and timings ($CACHE_DIRECTORY): may be deleted, is made again
 """
 
@@ -11,6 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+PREPARED = "prepared.json"
+"""In the cache folder: what was found when the version was made ready. Without it first boot is done again."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,10 @@ class Layout:
     @property
     def trial(self) -> Path:
         return self.state / "trial.json"
+
+    @property
+    def last_update(self) -> Path:
+        return self.state / "update.json"
 
     @property
     def cache(self) -> Path:
