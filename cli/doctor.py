@@ -2,10 +2,12 @@
 backend with a graph of one node, CUDA, the cache folder. On a Jetson also power mode, rails, what slows it down, GStreamer's elements, access.
 
 Each line says what was found; what does not work says why and what to do about it. Nothing is sent anywhere. Exit code 1 when something
-is missing that 'run' cannot do without; a missing GPU or optional backend is not that. Its output belongs into a bug report.
+is missing that 'run' cannot do without; a missing GPU or optional backend is not that. A camera and a microphone that are named are opened
+for a second, as 'run' would open them, and have to work. Its output belongs into a bug report.
 
 example:
   sage-edge doctor --json
+  sage-edge doctor --camera camera:0 --mic mic:default
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ ROOT = Path("/")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--camera", metavar="URI", default="none", help="try this camera, too: any that 'run' takes (default: none)")
+    parser.add_argument("--mic", metavar="NAME", default="none", help="try this microphone, too: mic:NAME, mic:default (default: none)")
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
 
 
@@ -31,11 +35,17 @@ def run(args: argparse.Namespace) -> int:
     from sage_edge.jetson.checks import board_checks
     from sage_edge.jetson.facts import board_facts
     from sage_edge.runtime import checkup
+    from sage_edge.runtime.clock import MonotonicClock
     from sage_edge.runtime.cpu import features, saturates
     from sage_edge.runtime.machine import machine, versions
+    from sage_edge.runtime.source_check import try_camera, try_microphone
+    from sage_edge.runtime.sources.uri import parse_camera, parse_microphone
 
+    tries = [(try_camera, args.camera)] if parse_camera(args.camera) else []
+    tries += [(try_microphone, args.mic)] if parse_microphone(args.mic) else []
     found, engines = checkup.backends()
     everything = [checkup.processor(), *checkup.checks(), *engines, *board_checks(ROOT)]
+    everything += [tried(text, MonotonicClock()) for tried, text in tries]
     ok = all(check.ok for check in everything if check.needed)
     facts: dict[str, Any] = {
         "machine": {**machine(), "features": sorted(features()), "saturates": saturates(features())},
