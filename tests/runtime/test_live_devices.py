@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from feeding import in_step
 from numpy.typing import NDArray
 
 from sage_edge.runtime.bundle import Bundle
@@ -108,7 +109,8 @@ def run(
     sinks: Sequence[Any] = (),
     clock: SimulatedClock | None = None,
     hop_s: float = 0.0,
-    hop_thread: bool = False,
+    hop_thread: bool = True,
+    step: bool = True,
     **options: Any,
 ) -> Run:
     clock = clock or SimulatedClock(START)
@@ -121,6 +123,8 @@ def run(
     with Session(bundle, precision="fp32", hop=hop, threads=1, faces=finder, hop_thread=hop_thread) as session:
         if hop_s:
             slow_down(session, clock, hop_s)
+        if step:
+            in_step(session)
         summary = run_live_devices(eye, ear, session, [kept, *sinks], clock=clock, seconds=seconds, **options)
     assert kept.closed == 1
     assert len(kept.hellos) == 1
@@ -253,7 +257,7 @@ def test_a_jump_of_the_clock_leaves_out_what_nobody_saw_and_says_so(hop_thread: 
         def notice(self, notice: Notice) -> None:
             order.append(notice.what)
 
-    done = run(bundle, 2 * 3600 + 10, clock=clock, stop=stop, hop_thread=hop_thread, sinks=[Order()])
+    done = run(bundle, 2 * 3600 + 10, clock=clock, stop=stop, hop_thread=hop_thread, step=False, sinks=[Order()])
     at = order.index("clock_jump")
     assert all(t_ns <= jumped[0] for t_ns in order[:at] if isinstance(t_ns, int)), "what was decided before comes before the word about it"
     assert all(t_ns > jumped[0] for t_ns in order[at:] if isinstance(t_ns, int))
@@ -451,6 +455,6 @@ def test_what_was_collected_before_the_loop_is_not_used(bundle: Bundle) -> None:
     assert all(e.drops.frames_stale == 0 for e in kept.estimates)
 
 
-def test_the_same_devices_give_the_same_lines(bundle: Bundle) -> None:
-    first, second = (run(bundle, 5, camera=fault("gone", 1, 2)).kept.estimates for _ in range(2))
-    assert [e.to_json() for e in first] == [e.to_json() for e in second]
+def test_the_same_devices_give_the_same_lines_with_and_without_a_thread_for_hops(bundle: Bundle) -> None:
+    first, second, third = (run(bundle, 5, camera=fault("gone", 1, 2), hop_thread=thread).kept.estimates for thread in (True, True, False))
+    assert [e.to_json() for e in first] == [e.to_json() for e in second] == [e.to_json() for e in third]

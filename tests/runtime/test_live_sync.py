@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 import pytest
+from feeding import in_step
 from numpy.typing import NDArray
 
 from sage_edge.runtime.bundle import Bundle
@@ -87,8 +88,8 @@ def errors(bundle: Bundle, seconds: float, drift_ppm: float, rate_hz: int) -> Er
     microphone = SimulatedMicrophone(clock, level, rate_hz=rate_hz, drift_ppm=drift_ppm)
     camera.start()
     microphone.start()
-    with Session(bundle, precision="fp32", threads=1, faces=Clockface()) as session:
-        summary = run_live_devices(camera, microphone, session, [kept], clock=clock, seconds=seconds)
+    with Session(bundle, precision="fp32", threads=1, faces=Clockface(), hop_thread=True) as session:
+        summary = run_live_devices(camera, microphone, in_step(session), [kept], clock=clock, seconds=seconds)
     assert summary.drops.audio_overruns == summary.drops.frames_stale == 0
     return kept
 
