@@ -76,21 +76,22 @@ class Service:
         self._systemctl(*([] if wait else ["--no-block"]), "restart", self._unit, may_fail=wait)
 
     def watch(self, seconds: float) -> str | None:
-        """Watch the run there is for `seconds`; None when its estimates advanced all along, else why it is not well."""
-        first = state = self.state()
-        began_s = advanced_s = time.monotonic()
-        newest = first.estimates
-        while (now_s := time.monotonic()) - began_s < seconds or newest == first.estimates:
+        """Watch the run there is for `seconds`; None when its estimates advanced all along and still do, else why it is not well."""
+        first = self.state()
+        newest, began_s = first.estimates, time.monotonic()
+        advanced_s = began_s
+        while True:
             time.sleep(_POLL_S)
-            state = self.state()
+            state, now_s = self.state(), time.monotonic()
             if state.run != first.run or state.active != "active":
                 return f"the service ended by itself after {now_s - began_s:.0f} s: {state.ended()}"
             if state.estimates != newest:
-                newest, advanced_s = state.estimates, time.monotonic()
-            elif time.monotonic() - advanced_s > STALLED_S:
+                newest, advanced_s = state.estimates, now_s
+                if now_s - began_s >= seconds:
+                    self._say(f"healthy: {state.status}")
+                    return None
+            elif now_s - advanced_s > STALLED_S:
                 return f"no new estimate for {STALLED_S:.0f} s, {newest or 0} before; {state.status or 'its status says nothing'}"
-        self._say(f"healthy: {state.status}")
-        return None
 
     def _systemctl(self, *words: str, may_fail: bool = False) -> str:
         try:

@@ -57,9 +57,9 @@ def run_words(environ: Mapping[str, str]) -> list[str]:
 def option_value(words: Sequence[str], option: str) -> str | None:
     """The value of `option` as the last one of "--option VALUE" and "--option=VALUE" gives it; None where it is not there."""
     found = None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for index, word in enumerate(words):
         if word == option:
-            found = following
+            found = "".join(words[index + 1 : index + 2])
         elif word.startswith(f"{option}="):
             found = word.partition("=")[2]
     return found
