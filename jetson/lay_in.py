@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from .layout import Layout
 
 _UNITS = (".service", ".timer", ".path", ".socket", ".target")
-_COMMANDS = ("bin/sage-edge", "bin/sage-edge-update")
+_COMMANDS = ("bin/sage-edge", "bin/sage-edge-update", "bin/sage-edge-first-boot")
 """What an owner types; the other launchers are for units."""
 
 

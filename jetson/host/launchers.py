@@ -17,7 +17,9 @@ MODULES = {
 }
 _LAUNCHER = """#!/bin/sh
 release=$(dirname "$(dirname "$(readlink -f "$0")")")
-export PYTHONPATH="$release/site" PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH="$release/site"
+# a release stays as it was checked: what Python compiles goes where the unit says, or nowhere
+[ -n "${{PYTHONPYCACHEPREFIX:-}}" ] || export PYTHONDONTWRITEBYTECODE=1
 exec /usr/bin/python{python} -s "$release/bin/launch.py" {module} "$@"
 """
 # `python3 -m` would put the working folder before all else on the path, and 3.10 has no -P against it.
