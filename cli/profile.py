@@ -1,11 +1,14 @@
 """Latency of every stage of a bundle on this device, and the real-time factor of the whole loop: seconds of work per second of media.
 
+With --camera, --mic or both it is measured over the live devices, one precision after the other: what they grant, how late estimates come, losses.
+
 The loop is that of `run`: decode, find the face, crop, encode, and at every hop sound, fusion and one line of JSON. Without --video it is fed a
 drawn face and a voice. A warm-up comes first and is not counted. Two precisions take turns on the same frames. On a Jetson, watts and joules per
 estimate follow, measured at the speed of a live run, and what slowed the board down.
 
 example:
   sage-edge profile out/demo/demo.sage --precision both --seconds 30
+  sage-edge profile out/demo/demo.sage --camera camera:0 --mic mic:default
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="onnxruntime", help="onnxruntime, openvino, tensorrt, or auto: the fastest here (default onnxruntime)")
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="seconds of media to measure over (default 30)")
     parser.add_argument("--video", metavar="FILE", help="measure on this video, repeated as needed")
+    parser.add_argument("--camera", metavar="URI", help="measure on this live camera: any that 'run' takes")
+    parser.add_argument("--mic", metavar="NAME", help="measure on this live microphone: mic:NAME, mic:default")
     parser.add_argument("--size", default="640x480", metavar="WxH", help="size of the drawn video (default 640x480)")
     parser.add_argument("--hop", type=int, metavar="N", help="ticks between estimates, 30 a second (default: the bundle's)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the backend (default: by the machine)")
@@ -38,15 +43,25 @@ def run(args: argparse.Namespace) -> int:
     import cv2
 
     from sage_edge.jetson.meter import open_meter
+    from sage_edge.runtime.errors import UsageError
     from sage_edge.runtime.profile import profile
+    from sage_edge.runtime.profile_live import profile_live
 
     # As in `run`: the engines have the cores.
     cv2.setNumThreads(1)
     precisions = ["fp32", "int8"] if args.precision == "both" else [args.precision]
-    result = profile(
-        args.bundle, precisions, args.backend, seconds=args.seconds, video=args.video, size=_size(args.size), hop=args.hop, threads=args.threads,
-        meter=open_meter(),
-    )  # fmt: skip
+    if args.camera is None and args.mic is None:
+        result = profile(
+            args.bundle, precisions, args.backend, seconds=args.seconds, video=args.video, size=_size(args.size), hop=args.hop,
+            threads=args.threads, meter=open_meter(),
+        )  # fmt: skip
+    elif args.video is not None:
+        raise UsageError(f"--video is a recording; leave it or the live devices away (--camera {args.video} plays it as if it were live)")
+    else:
+        result = profile_live(
+            args.bundle, precisions, args.backend, camera=args.camera or "none", microphone=args.mic or "none", seconds=args.seconds, hop=args.hop,
+            threads=args.threads, meter=open_meter(),
+        )  # fmt: skip
     print(json.dumps(result.to_dict()) if args.json else "\n".join(_table(result.to_dict())))
     return 0
 
@@ -106,16 +121,36 @@ def _table(result: dict[str, Any]) -> list[str]:
         lines += ["", f"{name + ' (ms)':<16}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'times':>8}{'share':>8}"]
         work_s = result["seconds"] * timing["real_time_factor"]
         for stage, s in timing["latency_ms"].items():
-            share = f"{s['total_s'] / work_s:.0%}" if work_s else "-"
+            age = result["live"] and stage == "capture"  # of a frame, which is no work
+            share = f"{s['total_s'] / work_s:.0%}" if work_s and not age else "-"
             lines.append(f"  {stage:<14}{s['p50']:>9.3f}{s['p95']:>9.3f}{s['p99']:>9.3f}{s['max']:>9.3f}{s['count']:>8}{share:>8}")
         lines.append(
             f"  real-time factor {timing['real_time_factor']:.3f} (below 1 keeps up); ready {timing['cold_start_ms']:.0f} ms after the start, "
             f"{timing['load_ms']:.0f} of them for its graphs"
         )
+        if result["live"]:
+            lines += _live_lines(result["live"][name])
     if result["power"]:
         lines += _power_table(result["power"])
-    lines += ["", f"peak memory {result['peak_rss_mb']:.0f} MB" + (", all precisions loaded" if len(result["precisions"]) > 1 else "")]
+    lines += [
+        "",
+        f"peak memory {result['peak_rss_mb']:.0f} MB" + (", all precisions loaded" if len(result["precisions"]) > 1 and not result["live"] else ""),
+    ]
     return lines
+
+
+def _live_lines(live: dict[str, Any]) -> list[str]:
+    devices = [device for device in (live["camera"], live["microphone"]) if device is not None]
+    late = live["late_ms"]
+    return [
+        f"  estimates {late['p50']:.0f} ms late at p50, {late['p95']:.0f} at p95, {late['max']:.0f} at most; {live['frames_stale']} stale frames, "
+        f"{live['audio_overruns']} audio overruns, reopened {live['reopened']}, degraded {live['degraded']} times",
+        *(f"  {device['uri']}: asked {_known(device['asked'])}; granted {_known(device['granted'])}" for device in devices),
+    ]
+
+
+def _known(mode: dict[str, Any] | None) -> str:
+    return ", ".join(f"{key} {value}" for key, value in (mode or {}).items() if value is not None) or "nothing"
 
 
 def _power_table(power: dict[str, Any]) -> list[str]:

@@ -75,6 +75,18 @@ class Energy:
     joules_per_estimate: float
     joules_above_idle: float
 
+    @staticmethod
+    def of(stretches: Sequence[tuple[Drawn, int]], at_rest: Drawn) -> Energy:
+        """Of stretches of time, each with what was drawn and how many estimates came."""
+        seconds, estimates = sum(drawn.seconds for drawn, _ in stretches), sum(count for _, count in stretches)
+        shares = [drawn.seconds / seconds if seconds else 1 / len(stretches) for drawn, _ in stretches]
+        watts = sum(drawn.watts * share for (drawn, _), share in zip(stretches, shares, strict=True))
+        rails = {
+            label: sum(drawn.rails[label] * share for (drawn, _), share in zip(stretches, shares, strict=True)) for label in stretches[0][0].rails
+        }
+        per_estimate_s = seconds / max(1, estimates)
+        return Energy(seconds, estimates, watts, rails, watts * per_estimate_s, (watts - at_rest.watts) * per_estimate_s)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
         return {
@@ -106,15 +118,7 @@ def measure(meter: Meter, players: dict[str, Player], block: Sequence[Event], st
             meter.begin()
             _play(meter, player, again[name], hops, block_ns)
             stretches[name].append((meter.end(), player.estimates - before))
-    return {name: _energy(each, at_rest) for name, each in stretches.items()}
-
-
-def _energy(stretches: list[tuple[Drawn, int]], at_rest: Drawn) -> Energy:
-    seconds, estimates = sum(drawn.seconds for drawn, _ in stretches), sum(count for _, count in stretches)
-    watts = sum(drawn.watts * drawn.seconds for drawn, _ in stretches) / seconds
-    rails = {label: sum(drawn.rails[label] * drawn.seconds for drawn, _ in stretches) / seconds for label in stretches[0][0].rails}
-    per_estimate_s = seconds / max(1, estimates)
-    return Energy(seconds, estimates, watts, rails, watts * per_estimate_s, (watts - at_rest.watts) * per_estimate_s)
+    return {name: Energy.of(each, at_rest) for name, each in stretches.items()}
 
 
 def _play(meter: Meter, player: Player, again: Iterator[list[Event]], hops: int, hop_ns: int) -> None:

@@ -91,6 +91,8 @@ class Profile:
     notes: list[str]
     power: Power | None
     """None without a meter."""
+    live: dict[str, Any] | None
+    """Of live devices (`profile_live.py`), by precision: what was asked and granted, how late estimates came, what was lost."""
     peak_rss_mb: float
     machine: dict[str, Any]
     versions: dict[str, str]
@@ -118,6 +120,7 @@ class Profile:
             },
             "auto": [choice.to_dict() for choice in self.choices],
             "notes": self.notes,
+            "live": self.live,
             "power": None if self.power is None else self.power.to_dict(),
             "import_ms": round(self.import_ms, 1),
             "verify_ms": round(self.verify_ms, 1),
@@ -194,7 +197,7 @@ def profile(
         return Profile(
             bundle.path.name, bundle.manifest.digest, backend, first.threads, feed, first.hop, measured_s, WARM_UP_S,
             1e3 * (imported - began), 1e3 * (verified - imported), timings,
-            raced, notes, power, peak_rss_mb(), machine(), versions(),
+            raced, notes, power, None, peak_rss_mb(), machine(), versions(),
         )  # fmt: skip
 
 

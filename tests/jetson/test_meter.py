@@ -16,6 +16,7 @@ from sage_edge.runtime import energy
 from sage_edge.runtime.bundle import Bundle
 from sage_edge.runtime.clip import write_clip
 from sage_edge.runtime.profile import profile
+from sage_edge.runtime.profile_live import profile_live
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
 from tiny_bundle import make_bundle
@@ -103,7 +104,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sage_edge.runtime.profile.WARM_UP_S", 0.2)
+    for module in ("profile", "profile_live"):
+        monkeypatch.setattr(f"sage_edge.runtime.{module}.WARM_UP_S", 0.2)
     for name, seconds in {"IDLE_S": 0.05, "SETTLE_S": 0.1, "STRETCH_S": 0.25}.items():
         monkeypatch.setattr(energy, name, seconds)
 
@@ -140,3 +142,13 @@ def test_the_command_shows_it_where_there_is_a_meter(
     monkeypatch.setattr(meters, "open_meter", lambda: None)
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["power"] is None
+
+
+@pytest.mark.usefixtures("quick")
+def test_over_live_devices_what_is_drawn_after_the_warm_up_is_measured(tmp_path: Path, bundle: Bundle, clip: Path) -> None:
+    root = orin_nano_rails(tmp_path)
+    result = profile_live(bundle.path, ["fp32"], camera=str(clip), seconds=0.5, hop=3, progress=False, meter=opened(root)).to_dict()
+    used = result["power"]["precisions"]["fp32"]
+    assert used["watts"] == 6.0
+    assert used["estimates"] == result["precisions"]["fp32"]["estimates"] > 0
+    assert 0.4 < used["seconds"] <= result["seconds"] + 0.5
