@@ -86,7 +86,7 @@ def run_devices(args: argparse.Namespace) -> int:
             thermometer=Thermometer(),
             say=lambda notice: tell(f"{notice.what}: {notice.detail}"),
             show=show,
-            about={"faces": follow, "finder": args.finder or "cascade"},
+            about={"faces": follow, "finder": args.finder or "cascade", "begun": _begun(clock)},
         )
         tell(summary.line())
     return 0
@@ -123,10 +123,14 @@ def introduce(bundle: Bundle, session: Session, tell: Callable[[str], None] = sa
 
 def spare(args: argparse.Namespace, **inputs: str | None) -> None:
     """Refuse an output that would overwrite one of the files `inputs`, by what they are, or anything in the bundle."""
+    from sage_edge.runtime.sinks.lines import parse_file
+
     bundle = os.path.realpath(args.bundle)
     for spec in args.out or []:
-        target = spec.partition(":")[2]
-        if not spec.startswith(("jsonl:", "csv:")) or not os.path.exists(target):
+        if not spec.startswith(("jsonl:", "csv:")):
+            continue
+        target, _ = parse_file(spec.partition(":")[2])
+        if not os.path.exists(target):
             continue
         if os.path.realpath(target).startswith(os.path.join(bundle, "")):
             raise UsageError(f"{spec} would overwrite a file of the bundle; name another file")
@@ -148,6 +152,13 @@ def _check_times(args: argparse.Namespace) -> None:
 def given_at_all(value: object) -> bool:
     """Whether an option was given, even as 0 or as nothing."""
     return value is not None and value is not False
+
+
+def _begun(clock: Clock) -> dict[str, Any]:
+    """One moment on both clocks: stamps begin anew at each boot, a file that is appended to does not."""
+    import datetime
+
+    return {"t_ns": clock.now_ns(), "utc": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")}
 
 
 def _or_none(text: str | None) -> str:

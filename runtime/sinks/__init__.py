@@ -19,7 +19,7 @@ from ..notice import Notice, Status
 from ..secrets import without_secrets
 from .address import FORMS, MQTT_PORTS, Address
 
-SCHEMES = {"jsonl": "jsonl:- or jsonl:FILE", "csv": "csv:FILE", **FORMS}
+SCHEMES = {"jsonl": "jsonl:- or jsonl:FILE[?append=1]", "csv": "csv:FILE[?append=1]", **FORMS}
 
 
 class SinkClosed(Exception):
@@ -102,4 +102,6 @@ def _place(spec: str) -> str:
         if scheme in MQTT_PORTS:
             return str(address)
         return f"listen://{address.host}:{address.port}" if address.port else spec
-    return target if target == "-" or "\0" in target else os.path.realpath(target)
+    from .lines import parse_file
+
+    return target if target == "-" or "\0" in target else os.path.realpath(parse_file(target)[0])

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import SinkError
 from ..estimate import Estimate
 from ..notice import Notice, Status
 from .lines import FileLines
@@ -40,12 +41,16 @@ _LIVE = COLUMNS[-8:]
 
 
 class CsvSink:
-    """`target` is a path. See `sinks.Sink`."""
+    """`target` is FILE or FILE?append=1. See `sinks.Sink`. Raises SinkError where a file to append to has other columns."""
 
     def __init__(self, target: str) -> None:
         self.spec = f"csv:{target}"
         self._lines = FileLines(target)
-        self._started = False
+        header = ",".join(COLUMNS)
+        there = self._lines.first(len(header) + 1).decode(errors="replace")
+        if there not in ("", header):
+            raise SinkError(f"{self._lines.path} has other columns than these rows; append to another file")
+        self._started = bool(there)
 
     def start(self, hello: dict[str, Any]) -> None:
         """Write the header, once."""

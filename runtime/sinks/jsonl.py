@@ -11,7 +11,7 @@ from .lines import FileLines, StdoutLines
 
 
 class JsonlSink:
-    """`target` is a path, or "-" for stdout. See `sinks.Sink`."""
+    """`target` is FILE, FILE?append=1, or "-" for stdout. See `sinks.Sink`."""
 
     def __init__(self, target: str) -> None:
         self.spec = f"jsonl:{target}"

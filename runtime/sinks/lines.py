@@ -1,4 +1,8 @@
-"""Write whole lines, at once, or say why not: to a file, or to stdout."""
+"""Write whole lines, at once, or say why not: to a file, or to stdout.
+
+FILE is emptied by the first line; FILE?append=1 goes on where it ends. What came before is never touched: half a line, as a power cut leaves one,
+is ended, and the next one stands for itself.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,28 @@ import stat
 import sys
 from pathlib import Path
 
-from ..errors import SinkError
+from ..errors import SinkError, UsageError
 from . import SinkClosed
 
 
-class FileLines:
-    """A file that only ever holds whole lines. The path is checked when this is made; the file is made, or emptied, by the first line."""
+def parse_file(target: str) -> tuple[str, bool]:
+    """The path in FILE or FILE?append=1, and whether lines are appended. Raises UsageError for any other option, and for none to append to."""
+    path, mark, option = target.rpartition("?")
+    if not mark:
+        return target, False
+    if option not in ("append=0", "append=1") or path in ("", "-"):
+        raise UsageError(f"output {target!r} has an unknown option {option!r}; write FILE?append=1 to go on where a file ends")
+    return path, option == "append=1"
 
-    def __init__(self, path: str) -> None:
+
+class FileLines:
+    """A file that only ever holds whole lines. The path is checked when this is made; the file is made, or emptied, by the first line.
+
+    `target` is as of `parse_file`, which raises UsageError; SinkError for a path that cannot be written.
+    """
+
+    def __init__(self, target: str) -> None:
+        path, self._appends = parse_file(target)
         self.path = Path(path)
         self._handle: int | None = None
         if self.path.is_dir():
@@ -27,16 +45,37 @@ class FileLines:
         if not os.access(where, os.W_OK):
             raise SinkError(f"{where} cannot be written: permission denied; choose another file")
 
+    def first(self, most: int) -> bytes:
+        """The first line that will stay, without its end, `most` bytes of it; empty where there is none."""
+        if not self._appends or not self.path.is_file():
+            return b""
+        try:
+            with open(self.path, "rb") as stream:
+                return stream.readline(most).rstrip(b"\n")
+        except OSError as error:
+            raise SinkError(f"{self.path} cannot be read: {error.strerror}; choose another file") from None
+
     def write(self, line: str) -> None:
         """Append `line` and a line break; all of it or nothing. Raises SinkError, SinkClosed."""
         try:
             if self._handle is None:
-                self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+                self._handle = self._open()
             _append(self._handle, line)
         except BrokenPipeError:
             raise SinkClosed(f"{self.path}: its reader has gone") from None
         except OSError as error:
             raise SinkError(f"{self.path}: {error.strerror or error}; it holds the lines up to here, make room or choose another file") from None
+
+    def _open(self) -> int:
+        half = self._appends and self.path.is_file() and not _ends_whole(self.path)
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_APPEND if self._appends else os.O_TRUNC), 0o644)
+        if half:
+            try:
+                _append(handle, "")
+            except BaseException:
+                os.close(handle)
+                raise
+        return handle
 
     def close(self) -> None:
         """Close the file; again does nothing."""
@@ -69,6 +108,13 @@ class StdoutLines:
 
     def close(self) -> None:
         """Nothing to do: stdout belongs to the process."""
+
+
+def _ends_whole(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, end - 1))
+        return stream.read() in (b"", b"\n")
 
 
 def _append(handle: int, line: str) -> None:

@@ -132,7 +132,7 @@ def test_bad_videos_leave_nothing_behind(make: Callable[[Path], object], says: s
 
 
 def test_wrong_use_and_other_refusals(bundle_path: Path, clip: Path, tmp_path: Path) -> None:
-    assert "did you mean jsonl:- or jsonl:FILE?" in refused(run(bundle_path, "--video", clip, "--out", "json:-"), 2)
+    assert "did you mean jsonl:- or jsonl:FILE[?append=1]?" in refused(run(bundle_path, "--video", clip, "--out", "json:-"), 2)
     assert "two outputs" in refused(run(bundle_path, "--video", clip, "--out", "jsonl:-", "--out", "jsonl:-"), 2)
     assert "mkdir -p" in refused(run(bundle_path, "--video", clip, "--out", f"csv:{tmp_path}/no/x.csv"), 1)
     assert "no-such.sage does not exist" in refused(run(tmp_path / "no-such.sage", "--video", clip), 1)

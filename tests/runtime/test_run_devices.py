@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import os
 import re
@@ -110,10 +111,14 @@ def test_seconds_end_it_and_options_reach_the_stream(bundle_path: Path, clip: Pa
 
 def test_the_end_of_a_file_ends_it(bundle_path: Path, tmp_path: Path) -> None:
     path = write_video(tmp_path / "x.mp4", stamps_s=even_stamps(30, 40), picture=lambda i, _: np.full((48, 64, 3), i, np.uint8), size=(64, 48))
-    done = run(bundle_path, "--camera", path)
+    (tmp_path / "x.jsonl").write_text('{"of":"the run before"}\n')
+    done = run(bundle_path, "--camera", path, "--out", "jsonl:-", "--out", f"jsonl:{tmp_path}/x.jsonl?append=1")
     assert done.returncode == 0, done.stderr
-    _, estimates, _ = read(done.stdout.splitlines())
+    hello, estimates, _ = read(done.stdout.splitlines())
     assert sum(len(e["trail"]) for e in estimates) >= 30
+    begun = datetime.datetime.fromisoformat(hello["begun"]["utc"]).timestamp() - hello["begun"]["t_ns"] / 1e9
+    assert begun == pytest.approx(time.time() - time.monotonic(), abs=1), "stamps can be told as times of day"
+    assert (tmp_path / "x.jsonl").read_text() == '{"of":"the run before"}\n' + done.stdout
 
 
 def test_wrong_use_is_one_line_before_anything_is_opened(bundle_path: Path, clip: Path, tmp_path: Path) -> None:
@@ -136,7 +141,7 @@ def test_wrong_use_is_one_line_before_anything_is_opened(bundle_path: Path, clip
             (["--camera", clip, "--serve", f"127.0.0.1:{port}"], str(port)),
             (["--camera", clip, "--out", "jsnl:-"], "jsonl:-"),
             (["--camera", clip, "--finder", f"yunet:{tmp_path}/x.onnx"], "x.onnx"),
-            (["--camera", clip, "--out", f"jsonl:{clip}"], "would overwrite the video"),
+            (["--camera", clip, "--out", f"jsonl:{clip}?append=1"], "would overwrite the video"),
             (["--camera", clip, "--out", f"csv:{bundle_path}/manifest.json"], "would overwrite a file of the bundle"),
             (["--camera", f"{clip}?pace=0", "--mic", "mic:default"], "pace=0"),
             (["--camera", clip, "--budget-ms", "99"], "at least 100"),

@@ -117,16 +117,53 @@ def test_an_older_file_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "x.jsonl").read_text() == '{"type":"hello","v":1}\n'
 
 
+def test_a_file_is_appended_to_when_asked(tmp_path: Path) -> None:
+    for name, head in (("jsonl", '{"type":"hello","v":1}'), ("csv", ",".join(COLUMNS))):
+        path = tmp_path / f"x.{name}"
+        for _ in range(3):
+            sink = open_sink(f"{name}:{path}?append=1")
+            assert sink.spec == f"{name}:{path}?append=1"
+            sink.start(HELLO)
+            sink.write(SEEN)
+            sink.close()
+        lines = path.read_text().splitlines()
+        assert [line == head for line in lines] == ([True, False] * 3 if name == "jsonl" else [True, False, False, False])
+        assert lines[1] == lines[-1], "the rows are as in a new file"
+        open_sink(f"{name}:{path}?append=0").start(HELLO)
+        assert path.read_text() == head + "\n"
+
+
+def test_half_a_line_that_a_power_cut_left_spoils_no_other(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"whole":1}\n{"ha')
+    sink = open_sink(f"jsonl:{tmp_path / 'x.jsonl'}?append=1")
+    assert (tmp_path / "x.jsonl").read_text() == '{"whole":1}\n{"ha', "nothing is touched before the run starts"
+    sink.start(HELLO)
+    sink.write(SEEN)
+    assert (tmp_path / "x.jsonl").read_text().splitlines() == ['{"whole":1}', '{"ha', '{"type":"hello","v":1}', SEEN.to_json()]
+
+
+def test_rows_are_not_appended_to_other_columns(tmp_path: Path) -> None:
+    for there in ("t_ns,valence\n1,2\n", ",".join(COLUMNS) + ",more\n", "\0" * 10_000, ",".join(COLUMNS)[:-1] + "\n"):
+        (tmp_path / "x.csv").write_text(there)
+        with pytest.raises(SinkError, match="has other columns than these rows"):
+            open_sink(f"csv:{tmp_path / 'x.csv'}?append=1")
+        assert (tmp_path / "x.csv").read_text() == there
+
+
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("jsnl:-", "unknown sink 'jsnl:-'; did you mean jsonl:- or jsonl:FILE?"),
-        ("cvs:x.csv", "did you mean csv:FILE?"),
+        ("jsnl:-", "unknown sink 'jsnl:-'; did you mean jsonl:- or jsonl:FILE[?append=1]?"),
+        ("cvs:x.csv", "did you mean csv:FILE[?append=1]?"),
         ("x.csv", "unknown sink 'x.csv'"),
-        ("jsonl", "sink 'jsonl' names no target; write jsonl:- or jsonl:FILE"),
-        ("csv:", "sink 'csv:' names no target; write csv:FILE"),
+        ("jsonl", "sink 'jsonl' names no target; write jsonl:- or jsonl:FILE[?append=1]"),
+        ("csv:", "sink 'csv:' names no target; write csv:FILE[?append=1]"),
         ("csv:-", "csv goes to a file"),
         ("csv:a\0b", "names no target"),
+        ("jsonl:x?apend=1", "'x?apend=1' has an unknown option 'apend=1'; write FILE?append=1"),
+        ("csv:x?", "unknown option ''"),
+        ("jsonl:-?append=1", "write FILE?append=1"),
+        ("jsonl:?append=1", "write FILE?append=1"),
         ("", "unknown sink ''"),
     ],
 )
@@ -202,7 +239,7 @@ def test_a_pipe_whose_reader_has_gone(tmp_path: Path) -> None:
 def test_one_place_written_in_two_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to("a")
-    for other in ("csv:./a", f"csv:{tmp_path}/a", "jsonl:../" + tmp_path.name + "/a", "csv:link"):
+    for other in ("jsonl:a?append=1", "csv:./a", f"csv:{tmp_path}/a", "jsonl:../" + tmp_path.name + "/a", "csv:link"):
         with pytest.raises(UsageError, match="two outputs go to"):
             open_sinks(["jsonl:a", other])
     assert [sink.spec for sink in open_sinks(["jsonl:-", "jsonl:./-", "csv:b"])] == ["jsonl:-", "jsonl:./-", "csv:b"]
