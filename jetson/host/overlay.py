@@ -87,7 +87,8 @@ def missing_packages(root: Path) -> list[str]:
         text = (root / "var/lib/dpkg/status").read_text(errors="replace")
     except OSError:
         return []
-    present = {name for name, status in re.findall(r"^Package: (.*)\nStatus: (.*)$", text, re.MULTILINE) if status.endswith(" installed")}
+    installed = [each for each in text.split("\n\n") if re.search("^Status: .* installed$", each, re.MULTILINE)]
+    present = {name for each in installed for name in re.findall("^Package: (.*)$", each, re.MULTILINE)}
     # Ubuntu 24.04 renamed libraries with 64-bit times: libportaudio2t64 would provide libportaudio2
     return [name for name in PACKAGES if not {name, name + "t64"} & present]
 
