@@ -162,10 +162,11 @@ def _power_table(power: dict[str, Any]) -> list[str]:
             f"{used['joules_above_idle']:.2f} of them above rest"
         )
     clocks = ", ".join(f"{name} {mhz['mean']:.0f} of {mhz['most']:.0f} MHz" for name, mhz in power["clocks_mhz"].items())
+    load = "" if power["gpu_load"] is None else f"; GPU busy {power['gpu_load']:.0%}"
     hottest = power["hottest"]
     heat = "no thermal zone" if hottest is None else f"{hottest['zone']} {hottest['celsius']:.0f} C"
     heat += f" (slows down at {hottest['limit']:.0f})" if hottest and hottest["limit"] is not None else ""
-    return [*lines, f"  {_slowed(power)}; hottest: {heat}" + (f"; mean clocks: {clocks}" if clocks else "")]
+    return [*lines, f"  {_slowed(power)}; hottest: {heat}" + (f"; mean clocks: {clocks}" if clocks else "") + load]
 
 
 def _slowed(power: dict[str, Any]) -> str:

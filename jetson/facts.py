@@ -1,10 +1,12 @@
-"""What a Jetson says of itself, for `doctor --json` and bug reports: module, releases, power mode, watts, clocks, load. None on any other machine."""
+"""What a Jetson says of itself, for `doctor --json` and bug reports: module, releases, power mode, watts, heat, clocks, load; None elsewhere."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from sage_edge.runtime.thermal import Thermometer
 
 from .boards import detect
 from .clocks import gpu_load, read_clocks
@@ -34,6 +36,7 @@ def board_facts(root: str | Path = "/") -> dict[str, Any] | None:
         "power_mode": current_mode(root),
         "power_modes": list(modes.numbers) if modes else [],
         "watts": {label: round(watts, 3) for label, watts in rails.read().items()},
+        "zones": [asdict(heat) for heat in Thermometer(sysfs).zones()],
         "clocks": [asdict(clock) for clock in read_clocks(sysfs)],
         "gpu_load": gpu_load(sysfs),
         "throttle_events": events(sysfs),

@@ -14,7 +14,7 @@ from typing import Any
 from sage_edge.runtime.energy import Drawn
 from sage_edge.runtime.thermal import Heat, Thermometer
 
-from .clocks import read_clocks
+from .clocks import gpu_load, read_clocks
 from .power import Rails
 from .sysfs import SYSFS
 from .throttling import BRIEF, cooling, events
@@ -46,6 +46,7 @@ class BoardMeter:
         self._cooling: set[str] = set()
         self._clocks: dict[str, list[float]] = {}
         self._most_mhz: dict[str, float] = {}
+        self._loads: list[float] = []
 
     def begin(self) -> None:
         """See `Meter`."""
@@ -78,6 +79,8 @@ class BoardMeter:
             if self._hottest is None or (heat.room, -heat.celsius) < (self._hottest.room, -self._hottest.celsius):
                 self._hottest = heat
         self._cooling.update(cooling(self._sysfs_root))
+        if (load := gpu_load(self._sysfs_root)) is not None:
+            self._loads.append(load)
         for clock in read_clocks(self._sysfs_root):
             self._clocks.setdefault(clock.name, []).append(clock.mhz)
             self._most_mhz[clock.name] = clock.most_mhz
@@ -93,6 +96,7 @@ class BoardMeter:
             "cooling": sorted(self._cooling),
             "hot": round(self._hot / self._looks, 3) if self._looks else 0.0,
             "hottest": None if heat is None else {"zone": heat.zone, "celsius": round(heat.celsius, 1), "limit": heat.limit},
+            "gpu_load": round(sum(self._loads) / len(self._loads), 3) if self._loads else None,
             "clocks_mhz": {name: {"mean": round(sum(mhz) / len(mhz), 1), "most": self._most_mhz[name]} for name, mhz in self._clocks.items()},
         }
 

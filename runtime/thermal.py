@@ -36,8 +36,11 @@ class Thermometer:
 
     def read(self) -> Heat | None:
         """The zone nearest to its limit, the hottest of those without one; None where there is no zone that can be read."""
-        now = [Heat(name, celsius, limit) for name, path, limit in self._zones if (celsius := _degrees(path)) is not None]
-        return min(now, key=lambda heat: (heat.room, -heat.celsius), default=None)
+        return min(self.zones(), key=lambda heat: (heat.room, -heat.celsius), default=None)
+
+    def zones(self) -> list[Heat]:
+        """Every zone that can be read."""
+        return [Heat(name, celsius, limit) for name, path, limit in self._zones if (celsius := _degrees(path)) is not None]
 
 
 def _limit(zone: Path) -> float | None:

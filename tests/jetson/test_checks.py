@@ -62,11 +62,13 @@ def test_a_whole_board(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("whole")
 def test_facts_for_a_bug_report(root: Path) -> None:
+    put(root / "sys/class/thermal/thermal_zone1", {"type": "cpu-thermal", "temp": 51250, "trip_point_0_type": "passive", "trip_point_0_temp": 99000})
     facts = board_facts(root)
     assert facts is not None
     assert json.loads(json.dumps(facts)) == facts
     assert (facts["l4t"], facts["jetpack"], facts["sm"], facts["super_mode"]) == ("36.4.4", "6.2.1", 87, True)
     assert (facts["power_mode"], facts["watts"]["VDD_IN"]) == ("25W", 6.0)
+    assert facts["zones"] == [{"zone": "cpu-thermal", "celsius": 51.25, "limit": 99.0}]
 
 
 @pytest.mark.parametrize(

@@ -133,12 +133,15 @@ def test_the_command_shows_it_where_there_is_a_meter(
     arguments = ["profile", str(bundle.path), "--video", str(clip), "--seconds", "0.5", "--precision", "fp32", "--hop", "3"]
     root = orin_nano_rails(tmp_path)
     cooled(root, 0, "cpufreq-cpu0", 2)
+    gpu = "class/devfreq/17000000.gpu"
+    put(root, {f"{gpu}/device/load": 350, f"{gpu}/cur_freq": 612000000, f"{gpu}/min_freq": 306000000, f"{gpu}/max_freq": 1020000000})
     monkeypatch.setattr(meters, "open_meter", lambda: opened(root))
     assert main(arguments) == 0
     text = capsys.readouterr().out
     assert "power of VDD_IN: 6.00 W at rest; at the speed of a live run" in text
     assert "fp32          6.00 W (VDD_IN 6.00, VDD_CPU_GPU_CV 2.00, VDD_SOC 1.00); " in text
-    assert "slowed down: cooling by cpufreq-cpu0; hottest: no thermal zone" in text
+    clocks = "mean clocks: 17000000.gpu 612 of 1020 MHz; GPU busy 35%"
+    assert f"slowed down: cooling by cpufreq-cpu0; hottest: no thermal zone; {clocks}" in text
     monkeypatch.setattr(meters, "open_meter", lambda: None)
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["power"] is None

@@ -25,6 +25,7 @@ def test_the_zone_nearest_to_its_own_limit_counts(tmp_path: Path) -> None:
     zone(tmp_path, 2, "case", "95000")
     assert Thermometer(tmp_path).read() == Heat("gpu-thermal", 70.5, 75.0)
     assert Heat("gpu-thermal", 70.5, 75.0).room == 4.5
+    assert [heat.zone for heat in Thermometer(tmp_path).zones()] == ["cpu-thermal", "gpu-thermal", "case"]
 
 
 def test_a_zone_that_is_only_switched_off_has_its_limit_before_that(tmp_path: Path) -> None:
