@@ -39,7 +39,7 @@ def test_run_takes_the_shipped_settings_and_every_example_in_them(tmp_path: Path
         assert (args.precision, args.backend) == ("auto", "auto")
         assert wants_network(run_words(read)) is None
         assert not is_yes(read.get("SAGE_EDGE_ALLOW_DEMO"))
-    assert args.out == ["jsonl:/var/log/sage-edge/estimates.jsonl"]
+    assert args.out == ["jsonl:/var/log/sage-edge/estimates.jsonl?append=1"]
     assert args.hop == 15
 
 

@@ -108,13 +108,14 @@ def test_units_name_the_paths_that_the_programs_use() -> None:
     assert set(NAMES) == {UNIT, "sage-edge-first-boot.service", "sage-edge-rollback.service"}
     assert f"ConditionPathExists=|!{layout.stamp}\nConditionPathExists=|!{layout.cache / PREPARED}\n" in text["sage-edge-first-boot.service"]
     assert f"ConditionPathExists={layout.trial}\n" in text["sage-edge-rollback.service"]
-    assert f"ExecStart={layout.previous}/bin/sage-edge-update resume\n" in text["sage-edge-rollback.service"]
+    resume = "/bin/sage-edge-update resume\n"
+    assert f"ExecStart=-{layout.previous}{resume}ExecStart=-{layout.current}{resume}" in text["sage-edge-rollback.service"]
     assert f"EnvironmentFile=-{layout.settings}\n" in text[UNIT]
     assert f"SupplementaryGroups={' '.join(GROUPS)}\n" in text[UNIT]
     assert f"User={USER}\n" in text[UNIT]
     assert f"CacheDirectory={layout.cache.name}\n" in text[UNIT]
     for unit in text.values():
-        programs = re.findall(r"^ExecStart=(\S+)", unit, re.MULTILINE)
+        programs = re.findall(r"^ExecStart=-?(\S+)", unit, re.MULTILINE)
         assert all(program.startswith((f"{layout.current}/bin/", f"{layout.previous}/bin/")) for program in programs)
 
 

@@ -1,0 +1,85 @@
+"""First boot: power mode by name, the version made ready, then the stamp, in that order; NVIDIA's tools are recording stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+from board_files import ORIN_NANO_MODES, Tools, nvpmodel, put
+from released import make_system
+from versions import make_version
+
+from sage_edge.jetson import first_boot as module
+from sage_edge.jetson.first_boot import first_boot
+from sage_edge.jetson.layout import Layout
+from sage_edge.jetson.release_file import unpack
+from sage_edge.runtime.errors import BoardError
+
+ME = pwd.getpwuid(os.geteuid()).pw_name
+
+
+class Board:
+    def __init__(self, root: Path, prepare: str) -> None:
+        self.layout = Layout(make_system(root / "root"))
+        self.folder = unpack(make_version(root, "1", prepare=prepare), self.layout)
+        self.said: list[str] = []
+
+    def settings(self, text: str) -> None:
+        put(self.layout.root, {"etc/sage-edge/sage-edge.conf": text})
+
+    def boot(self) -> None:
+        first_boot(self.folder, self.layout, self.said.append, ME)
+
+
+def test_the_power_mode_is_set_before_engines_are_built_and_what_holds_is_on_the_stamp(tmp_path: Path, tools: Tools) -> None:
+    board = Board(tmp_path, f'echo prepare >> "{tools.folder}/calls.log"')
+    board.settings("SAGE_EDGE_POWER_MODE=maxn-super\n")
+    put(board.layout.root, {"etc/nvpmodel.conf": ORIN_NANO_MODES})
+    nvpmodel(tools, tmp_path / "mode")
+    board.boot()
+    calls = tools.calls
+    assert calls.index("nvpmodel -m 2") < calls.index("prepare")
+    stamp = json.loads(board.layout.stamp.read_text())
+    assert stamp["power_mode"] == "power mode MAXN_SUPER (was 25W)"
+    assert stamp["version"] == "1"
+    assert board.layout.stamp.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_power_mode_that_cannot_be_set_is_said_and_the_board_senses_all_the_same(tmp_path: Path, tools: Tools) -> None:
+    board = Board(tmp_path, "exit 0")
+    board.settings("SAGE_EDGE_POWER_MODE=MAXN\n")
+    board.boot()
+    assert any(line.startswith("warning: there are no power modes here") for line in board.said)
+    assert board.layout.stamp.exists()
+    assert tools.calls == []
+
+
+def test_clocks_that_cannot_be_held_do_not_keep_the_board_from_being_ready(tmp_path: Path, tools: Tools) -> None:
+    board = Board(tmp_path, "exit 0")
+    tools.add("jetson_clocks", "echo broken; exit 1")
+    board.boot()
+    assert any(line.startswith("warning: jetson_clocks") for line in board.said)
+    assert board.layout.stamp.exists()
+
+
+def test_a_version_that_is_not_ready_leaves_no_stamp_so_that_the_next_boot_tries_again(tmp_path: Path, tools: Tools) -> None:
+    board = Board(tmp_path, "exit 1")
+    with pytest.raises(BoardError, match="version 1 cannot be made ready here"):
+        board.boot()
+    assert not board.layout.stamp.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_that_is_missing_is_said_with_the_command_that_makes_it(tmp_path: Path, tools: Tools) -> None:
+    board = Board(tmp_path, "exit 0")
+    with pytest.raises(BoardError, match="there is no user sage-edge-none; sudo systemd-sysusers"):
+        first_boot(board.folder, board.layout, board.said.append, "sage-edge-none")
+
+
+def test_first_boot_is_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert module.main(tmp_path) == 2
+    assert capsys.readouterr().err == "error: first boot is root's; sudo sage-edge-first-boot\n"

@@ -1,0 +1,100 @@
+"""A version is made ready by its real commands, over the hand-made bundle; TensorRT alone, which is not here, has a stand-in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from micro_release import micro_release, sealed
+
+from sage_edge.jetson.layout import PREPARED
+from sage_edge.jetson.prepare import prepare
+from sage_edge.runtime.engines import probe
+from sage_edge.runtime.engines.probe import Found
+from sage_edge.runtime.errors import BoardError, BundleError, UsageError
+
+DEMO = {"SAGE_EDGE_ALLOW_DEMO": "yes", "SAGE_EDGE_OPTIONS": "--backend onnxruntime"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "cache"))
+    return micro_release(tmp_path / "release")
+
+
+def environ(tmp_path: Path, **more: str) -> dict[str, str]:
+    return {"PATH": "/usr/bin:/bin", "CACHE_DIRECTORY": str(tmp_path / "cache"), **DEMO, **more}
+
+
+@pytest.mark.slow
+def test_a_version_is_ready_once_its_golden_windows_are_right_and_the_fastest_is_known(folder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    found = prepare(folder, environ(tmp_path), said.append)
+    cache = tmp_path / "cache"
+    assert json.loads((cache / PREPARED).read_text()) == found
+    assert found["choice"]["precision"] in ("fp32", "int8-cpu")
+    assert found["version"] == "1"
+    assert any("golden" in line for line in said)
+    kept = {path.name: path.stat().st_mtime_ns for path in cache.glob("precision-*")}
+    prepare(folder, environ(tmp_path), said.append)
+    assert kept == {path.name: path.stat().st_mtime_ns for path in cache.glob("precision-*")}
+
+
+def test_a_model_of_synthetic_data_is_refused_unless_the_owner_allows_it(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"by-hand.sage was trained on synthetic data .*SAGE_EDGE_ALLOW_DEMO=yes"):
+        prepare(folder, environ(tmp_path, SAGE_EDGE_ALLOW_DEMO="no"), lambda _: None)
+    assert not (tmp_path / "cache" / PREPARED).exists()
+
+
+@pytest.mark.slow
+def test_a_board_that_computes_something_else_is_not_ready(folder: Path, tmp_path: Path) -> None:
+    from tiny_bundle import write_manifest
+
+    model = folder / "model/by-hand.sage"
+    with np.load(model / "golden.npz") as golden:
+        changed = {name: array + np.float32(0.01) if name.startswith("estimates") else array for name, array in golden.items()}
+    np.savez_compressed(model / "golden.npz", **changed)
+    write_manifest(model)
+    sealed(folder)
+    said: list[str] = []
+    with pytest.raises(BoardError, match=r"by-hand.sage does not compute its golden windows on this board"):
+        prepare(folder, environ(tmp_path), said.append)
+    assert not (tmp_path / "cache" / PREPARED).exists()
+
+
+def test_a_damaged_model_is_not_even_tried(folder: Path, tmp_path: Path) -> None:
+    with open(folder / "model/by-hand.sage/golden.npz", "ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(BundleError):
+        prepare(folder, environ(tmp_path), lambda _: None)
+
+
+def stand_in(folder: Path, log: Path, *, compiles: bool) -> None:
+    """A `sage-edge` that writes down what it was asked for."""
+    (folder / "bin/sage-edge").write_text(f'#!/bin/sh\necho "$1" >> "{log}"\necho "line of $1"\n[ "$1" != compile ] || exit {0 if compiles else 1}\n')
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_engines_are_built_where_there_is_tensorrt_and_a_failure_is_survived(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiles: bool
+) -> None:
+    monkeypatch.setattr(probe, "available", lambda devices: [Found("tensorrt", "cuda", "10.3.0", True)])
+    stand_in(folder, tmp_path / "log", compiles=compiles)
+    said: list[str] = []
+    options = {"SAGE_EDGE_OPTIONS": "--precision int8"}
+    found = prepare(folder, environ(tmp_path, **options), said.append)
+    assert (tmp_path / "log").read_text().split() == ["compile", "verify"]
+    assert found["engines"] == ("built" if compiles else "failed")
+    assert "  line of compile" in said
+    options["SAGE_EDGE_OPTIONS"] += " --backend tensorrt"
+    if not compiles:
+        with pytest.raises(BoardError, match="engines could not be built"):
+            prepare(folder, environ(tmp_path, **options), said.append)
+
+
+def test_tensorrt_that_was_asked_for_and_is_missing_is_said_with_its_cure(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "available", lambda devices: [Found("tensorrt", "cuda", "", False, "TensorRT is not installed")])
+    with pytest.raises(BoardError, match="--backend tensorrt in SAGE_EDGE_OPTIONS, and it does not work here: TensorRT is not installed"):
+        prepare(folder, environ(tmp_path, SAGE_EDGE_OPTIONS="--backend tensorrt"), lambda _: None)
