@@ -2,14 +2,15 @@
 
     report = soak(bundle, folder, seconds=3600, faults=200, seed=0)
 
-The devices are simulated (`sources/simulated.py`), the outputs real: a file on a disk that fills up, a WebSocket with a reader that sleeps, a
-broker that is restarted. A stop, as SIGTERM makes it, ends the loop and begins another one in the same process, on the same clock. Nothing
-is kept that grows with the time: what is checked, is checked at once.
+The devices are simulated (`sources/simulated.py`), the outputs real: a file on a disk that fills up, a pipe that takes nothing for a while, as a
+slow disk does, a WebSocket with a reader that sleeps, a broker that is restarted. A stop, as SIGTERM makes it, ends the loop and begins another one
+in the same process, on the same clock. Nothing is kept that grows with the time: what is checked, is checked at once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -18,7 +19,7 @@ import threading
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from sage_edge.runtime.live_devices import run_live_devices
 from sage_edge.runtime.notice import Notice, Status
 from sage_edge.runtime.session import Session
 from sage_edge.runtime.sinks import open_sink
-from sage_edge.runtime.sinks.queued import Queued
+from sage_edge.runtime.sinks.queued import DEPTH, Queued
 from sage_edge.runtime.smooth_tracks import SmoothTracks
 from sage_edge.runtime.smoothing import Smoothing
 from sage_edge.runtime.sources.simulated import CAMERA_FAULTS, MICROPHONE_FAULTS, Fault, SimulatedCamera, SimulatedMicrophone
@@ -46,7 +47,7 @@ SETTLE_S = 20.0
 """How long a fault may be felt after its end: back-off of up to ten seconds, a stall that is still to be seen."""
 TOLD_S = 2.5
 """So long after a stretch without sound it has been counted, or told."""
-OUTSIDE = ("clock jump", "stop", "disk full", "reader slow", "broker restart")
+OUTSIDE = ("clock jump", "stop", "disk full", "disk slow", "reader slow", "broker restart")
 DEADLINE_S = 60.0
 PICTURES = np.random.default_rng(0).integers(40, 255, (61, 48, 64, 3), np.uint8)
 NOISE = 0.2 * np.random.default_rng(1).standard_normal(16_000)
@@ -264,6 +265,38 @@ class Reader:
         self._open.close()
 
 
+class SlowDisk:
+    """A pipe in the place of a file, whose other end takes nothing now and then; remembers the stamps of the estimates that came."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+        self._end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        self._ours = os.open(path, os.O_WRONLY)  # a pipe that nobody can write to has ended
+        fcntl.fcntl(self._end, fcntl.F_SETPIPE_SZ, 4096)
+        os.set_blocking(self._end, True)
+        self.stamps = array("q")
+        self.awake = threading.Event()
+        self.awake.set()
+        self._thread = threading.Thread(target=self._read, name="slow disk", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with os.fdopen(self._end, encoding="utf-8", buffering=1) as stream:
+            for text in stream:
+                self.awake.wait()
+                line = json.loads(text)
+                if "type" not in line:
+                    self.stamps.append(line["t_ns"])
+
+    def close(self) -> None:
+        """After the output was closed."""
+        os.close(self._ours)
+        self.awake.set()
+        self._thread.join(DEADLINE_S)
+        self.path.unlink()
+
+
 class World:
     """The hour: one clock, one plan, one life of the loop after the other."""
 
@@ -315,11 +348,13 @@ class World:
         )
         path = self._folder / "lines.jsonl"
         served = open_sink("ws://127.0.0.1:0", clock.now_ns)
-        specs = [open_sink(f"jsonl:{path}", clock.now_ns), served]
+        disk = SlowDisk(self._folder / "pipe")
+        specs = [open_sink(f"jsonl:{path}", clock.now_ns), open_sink(f"jsonl:{disk.path}", clock.now_ns), served]
         if self._broker is not None:
             specs.append(open_sink(f"mqtt://127.0.0.1:{self._broker.port}/soak", clock.now_ns))
-        self._sinks = [Queued(sink, now_ns=clock.now_ns, first_retry_s=0.01, last_retry_s=0.05) for sink in specs]
-        self._served, self._reader = served, None
+        depths = [4 if sink is specs[1] else DEPTH for sink in specs]  # a short queue, so that a slow disk is too slow
+        self._sinks = [Queued(sink, depth, clock.now_ns, first_retry_s=0.01, last_retry_s=0.05) for sink, depth in zip(specs, depths, strict=True)]
+        self._served, self._reader, self._disk = served, None, disk
         self.ledger = Ledger(report, self.troubles, self._keep_up)
         camera.start()
         microphone.start()
@@ -340,7 +375,10 @@ class World:
             report.problems.append(f"{summary.estimates} estimates, {len(self.ledger.stamps)} in the ledger")
         if self._reader is not None:
             self._reader.close()
-        self._check_file(path)
+        disk.close()
+        with open(path) as stream:
+            self._check_lines(self._sinks[0], (line["t_ns"] for line in map(json.loads, stream) if "type" not in line))
+        self._check_lines(self._sinks[1], disk.stamps)
         camera.close()
         microphone.close()
 
@@ -369,6 +407,9 @@ class World:
             resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(self._folder / "lines.jsonl") + 700, resource.RLIM_INFINITY))
             room = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
             self._held[kind] = trouble.end_ns, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, room)
+        elif kind == "disk slow":
+            self._disk.awake.clear()
+            self._held[kind] = trouble.end_ns, self._disk.awake.set
         elif kind == "reader slow" and self._reader is not None:
             self._reader.awake.clear()
             self._held[kind] = trouble.end_ns, self._reader.awake.set
@@ -409,23 +450,19 @@ class World:
                 break
             time.sleep(0.001)
 
-    def _check_file(self, path: Path) -> None:
-        """The file holds whole lines, and every estimate that its queue has not counted as dropped."""
-        queue, wanted = self._sinks[0], iter(self.ledger.stamps)
+    def _check_lines(self, queue: Queued, stamps: Iterable[int]) -> None:
+        """What has come out of an output, whole lines all, is every estimate that its queue has not counted as dropped."""
+        wanted = iter(self.ledger.stamps)
         missing, lines = 0, 0
-        with open(path) as stream:
-            for text in stream:
-                line = json.loads(text)
-                if "type" in line:
-                    continue
-                lines += 1
-                for t_ns in wanted:
-                    if t_ns == line["t_ns"]:
-                        break
-                    missing += 1
+        for found_ns in stamps:
+            lines += 1
+            for t_ns in wanted:
+                if t_ns == found_ns:
+                    break
+                missing += 1
         missing += sum(1 for _ in wanted)
         if missing > queue.dropped or lines + missing != len(self.ledger.stamps):
-            self.report.problems.append(f"{path.name}: {missing} of {len(self.ledger.stamps)} estimates are missing, {queue.dropped} counted")
+            self.report.problems.append(f"{queue.spec}: {missing} of {len(self.ledger.stamps)} estimates are missing, {queue.dropped} counted")
 
 
 def soak(bundle: Bundle, folder: Path, seconds: float = 3600.0, faults: int = 200, seed: int = 0) -> Report:
