@@ -18,7 +18,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-READY_S = 1.0
+READY_S = 60.0
 """TimeoutStartSec."""
 RESTART_S = 0.1
 _SYSTEMCTL = """#!{python} -ES
@@ -38,6 +38,11 @@ class Systemd:
 
     def __init__(self, folder: Path, program: Path, unit: str = "sage-edge.service") -> None:
         self.unit, self.program, self.calls = unit, program, list[list[str]]()
+        self.environment: dict[str, str] = {}
+        """What the unit gets besides systemd's own."""
+        self.ready_s = READY_S
+        self.heard: list[str] = []
+        """Every message of sd_notify."""
         self._values = {
             "ActiveState": "inactive",
             "SubState": "dead",
@@ -86,6 +91,20 @@ class Systemd:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
+    @property
+    def pid(self) -> int | None:
+        """Of the unit's main process."""
+        with self._changed:
+            return None if self._process is None else self._process.pid
+
+    def terminate(self) -> int:
+        """As `systemctl stop`: SIGTERM to the main process; its exit code."""
+        with self._changed:
+            self._wanted, process = False, self._process
+        assert process is not None
+        process.terminate()
+        return process.wait(30)
+
     def restart(self, wait: bool = True) -> bool:
         """As `systemctl restart`; whether it became ready."""
         self.power_off()
@@ -94,7 +113,7 @@ class Systemd:
             self._start()
             self._values["Result"] = "success"
             if wait:
-                self._changed.wait_for(lambda: self._values["SubState"] != "start", READY_S)
+                self._changed.wait_for(lambda: self._values["SubState"] != "start", self.ready_s)
                 if self._values["SubState"] == "start":
                     self._values.update(ActiveState="failed", SubState="failed", Result="timeout")
                     self._wanted = False
@@ -103,7 +122,7 @@ class Systemd:
     def _start(self) -> None:
         run = uuid.uuid4().hex
         self._values.update(ActiveState="activating", SubState="start", InvocationID=run, StatusText="")
-        environment = {"PATH": "/usr/bin:/bin", "NOTIFY_SOCKET": self._notify_path, "RUN": run, "INVOCATION_ID": run}
+        environment = {"PATH": "/usr/bin:/bin", "NOTIFY_SOCKET": self._notify_path, "RUN": run, "INVOCATION_ID": run, **self.environment}
         try:
             self._process = subprocess.Popen([str(self.program)], env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         except OSError:
@@ -136,6 +155,7 @@ class Systemd:
                 message = self._notify.recv(4096).decode()
             except OSError:
                 return
+            self.heard.append(message)
             said = dict(line.partition("=")[::2] for line in message.splitlines())
             with self._changed:
                 if said.get("RUN", self._values["InvocationID"]) != self._values["InvocationID"]:

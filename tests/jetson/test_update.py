@@ -39,6 +39,7 @@ class Board:
         self.layout = Layout(make_system(root / "root"))
         self.releases = root / "releases"
         self.systemd = Systemd(root / "systemd", self.layout.current / "bin/sage-edge-service")
+        self.systemd.ready_s = 1.0
         self.said: list[str] = []
         point(self.layout.current, f"versions/{unpack(self.release('1'), self.layout).name}")
         assert self.systemd.restart()
