@@ -49,7 +49,7 @@ WORDS = {
         "fourcc=MJPG",
     ],
     "microphone": ["mic:", "mic:default", "none", "?", "rate=", "&", "channels=", "%3F", "%"],
-    "sink": ["jsonl:", "csv:", "ws://", "prometheus://", "mqtt://", "mqtts://", ":1883/", "?token=", "[::1]", "127.0.0.1", ":0", "/", "#", "+"],
+    "sink": ["jsonl:", "csv:", "ws://", "prometheus://", "mqtt://", "mqtts://", ":1883/", "?token=", "?append=1", "[::1]", "127.0.0.1", ":0", "/", "#", "+"],
     "smoothing": ["one-euro", ":", "0.5", ",", "1", "average", "s", "none", "nan", "inf", "1e999", "-"],
 }
 
