@@ -197,7 +197,8 @@ def test_a_full_device() -> None:
 
 
 def run(code: str, **options: object) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    # no byte code: under a limit on file sizes Python would leave half a module of ours behind
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False, **options)  # type: ignore[call-overload,no-any-return]
 
 
