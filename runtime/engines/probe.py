@@ -26,7 +26,8 @@ from .arrays import one_line
 DEVICES = (("onnxruntime", "cpu"), ("onnxruntime", "cuda"), ("openvino", "cpu"), ("tensorrt", "cuda"))
 FIXES = {  # TensorRT's and CUDA's errors say what to do themselves
     ("onnxruntime", "cpu"): "pip install onnxruntime",
-    ("onnxruntime", "cuda"): "with an NVIDIA GPU: pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
+    ("onnxruntime", "cuda"): "with an NVIDIA GPU, unless it is a Jetson's, for which PyPI has no build: "
+    "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
     ("openvino", "cpu"): "pip install 'sage-edge[openvino]'",
     ("tensorrt", "cuda"): "",
 }

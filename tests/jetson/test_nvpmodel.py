@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,20 @@ def test_the_mode_it_is_in_is_left_alone(root: Path, tools: Tools, tmp_path: Pat
     assert "nvpmodel -m 1" not in tools.calls
 
 
+@pytest.fixture
+def says_yes() -> Iterator[None]:
+    """Whoever reads this process's stdin reads "yes"."""
+    kept, (reader, writer) = os.dup(0), os.pipe()
+    os.write(writer, b"yes\n")
+    os.close(writer)
+    os.dup2(reader, 0)
+    yield
+    os.dup2(kept, 0)
+    for fd in (kept, reader):
+        os.close(fd)
+
+
+@pytest.mark.usefixtures("says_yes")
 def test_a_change_that_waits_for_a_reboot_says_so_and_confirms_none(root: Path, tools: Tools, tmp_path: Path) -> None:
     ask = 'echo "NVPM WARN: Reboot required for changing to this power mode: 2"; echo "DO YOU WANT TO REBOOT NOW? enter YES/yes to confirm:"; '
     nvpmodel(tools, tmp_path / "state", on_set=ask + 'read answer && printf 2 > "$S"; exit 1')
