@@ -40,7 +40,7 @@ ASLEEP_NS = NS_PER_S
 TURN_S = 1 / 30
 """The longest turn while nothing comes."""
 HEAR_NS = NS_PER_S
-"""Sound is fetched when a hop needs it, and this often where that is rarer: it waits in libsage, and a larger piece costs as much as a smaller one."""
+"""Sound is fetched when a hop needs it, and this often where that is rarer: it waits in libsage, and a large piece costs as much as a small one."""
 BEHIND_TICKS = 8
 """The loop is behind by this much more than a hop at least, before hops become one."""
 FRESH_NS = NS_PER_S
@@ -150,8 +150,8 @@ class _Loop:
         self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = clock.now_ns()
         self._asleep_ns = clock.asleep_ns()
         self._newest_ns: int | None = None
-        self._sound_ns = self._wait_ns
-        """The least that sound has come behind the time it stands for: it need not be asked for sooner."""
+        self._sound_ns: int | None = None
+        """The least that sound has come behind the time it stands for, None when none has come: it need not be asked for sooner."""
         self._epoch_ns = self._pushed_ns = self._heard_ns = self._fetched_ns = self._start_ns
         self._lost = self._losses()
         self._line = StatusLine(clock, session.stages, camera, microphone, sinks)
@@ -223,7 +223,7 @@ class _Loop:
                 session.set_hop(behind)
         frame = None if self._camera is None else self._camera.newest()  # before a hop can hold up this turn: it is to be no newer than the turn
         now_ns = self._now_ns
-        if now_ns >= min(self._fetched_ns + HEAR_NS, session.due_ns + self._sound_ns):
+        if now_ns >= min(self._fetched_ns + HEAR_NS, session.due_ns + min(self._sound_ns or 0, self._wait_ns)):
             self._hear()
             self._count_losses()
         if frame is not None:
@@ -250,7 +250,8 @@ class _Loop:
             heard_ns = max(heard_ns, event.t_ns + len(event.samples) * NS_PER_S // session.sample_rate_hz)
         if heard_ns > self._heard_ns:
             self._heard_ns = heard_ns
-            self._sound_ns = max(0, min(self._sound_ns, self._now_ns - heard_ns))
+            behind_ns = max(0, self._now_ns - heard_ns)
+            self._sound_ns = behind_ns if self._sound_ns is None else min(self._sound_ns, behind_ns)
 
     def _keep_up(self) -> None:
         """Leave out what no window will hold, where hops take longer than it lasts: the loop would fall ever further behind."""

@@ -26,7 +26,7 @@ from .estimate import Drops, Estimate, Face
 from .frames import Frame, check_pixels, describe, whole_track
 from .graphs import Graphs
 from .hops import Hop, Hops
-from .native import crop
+from .native import Cropper
 from .precision import Choice, choose
 from .soundtrack import Soundtrack
 from .stages import Stages
@@ -121,7 +121,7 @@ class Session:
         self.follow, self._most = follow, most
         self._find = None if faces is None else _finding(faces, follow)
         self._inner = m.face.input_size / m.face.crop_size
-        self._mean, self._std = tuple(m.face.mean), tuple(m.face.std)
+        self._crop = [Cropper(faces, m.face.mean, m.face.std) for faces in self._graphs.visual.inputs["faces"]]
         self._max_age_ns = int(m.face.max_age_ms * 1_000_000)
         self._next_tick, self._decided, self._newest_of_hop = 0, -1, hop - 1
         self._frame: Frame | None = None
@@ -223,6 +223,12 @@ class Session:
         return None if epoch_ns is None or self._decided < 0 else epoch_ns + tick_time_ns(self._decided, self.rate_hz)
 
     @property
+    def due_ns(self) -> int:
+        """When the newest tick of the next hop is over: before, no time that is given to `advance` changes anything. 0 before the epoch."""
+        epoch_ns = self._time.epoch_ns
+        return 0 if epoch_ns is None else epoch_ns + tick_time_ns(self._newest_of_hop + 1, self.rate_hz)
+
+    @property
     def drops(self) -> Drops:
         """Losses so far."""
         sound = self._sound
@@ -262,6 +268,7 @@ class Session:
             self._hops.close()
             self._graphs.close()
             self._graphs = self._frame = None
+            self._crop = []
 
     def __enter__(self) -> Session:
         return self
@@ -280,7 +287,8 @@ class Session:
 
     def _begin(self) -> None:
         """Raise what stands against any more input."""
-        self._open()
+        if self._graphs is None or self._finished:
+            self._open()
         self._hops.check()
 
     def _next_frame(self, t_ns: int, format: str, whole: bool) -> Frame | None:
@@ -361,7 +369,7 @@ class Session:
         for item, pixels, face in crops:
             x, y, width, height = face.box or (0.0, 0.0, float(pixels.shape[1]), float(pixels.shape[0]))
             box = (x + border * width, y + border * height, share * width, share * height)
-            crop(pixels, box, graphs.visual.inputs["faces"][item], self._mean, self._std, frame.format)
+            self._crop[item](pixels, box, frame.format)
             seen[item:] = [(face, frame.ns), *seen[item + 1 :]]
         now = perf_counter_ns()
         self._crop_ns.add(now - start)

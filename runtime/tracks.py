@@ -32,20 +32,23 @@ class TrackWindows:
         self._every = np.arange(window)
         # as FeatureWindow does it: every row twice, so that the newest are one block
         self._numbers = np.full((2 * rows, most), _NOBODY, np.int64)
+        self._flat = memoryview(self._numbers.reshape(-1).data)  # single numbers are written faster there
         self._seen: deque[tuple[Seen, ...]] = deque([()] * rows, maxlen=rows)
         self._at = 0
 
     def push(self, features: NDArray[np.float32], seen: tuple[Seen, ...]) -> None:
         """The next tick: float32 [n, dim] and the n faces, largest first; no faces, and `features` is not looked at."""
-        at, numbers = self._at, self._numbers
-        for item in range(self._most):
-            numbers[at, item] = numbers[at + self.rows, item] = seen[item][0].track if item < len(seen) else _NOBODY
+        most, numbers = self._most, self._flat
+        at = self._at * most
+        for item in range(most):
+            numbers[at + item] = numbers[at + item + self.rows * most] = seen[item][0].track if item < len(seen) else _NOBODY
         if seen:
-            self._features.slot()[: features.size] = features.reshape(-1)
+            slot = self._features.slot()
+            (slot if features.size == slot.size else slot[: features.size])[:] = features.reshape(-1)
             self._features.commit()
         else:
             self._features.skip()
-        self._at = (at + 1) % self.rows
+        self._at = (self._at + 1) % self.rows
         self._seen.append(seen)
 
     def clear(self) -> None:

@@ -8,8 +8,8 @@ Samples: float32 mono, addressed by their absolute index. Every failure is a `Na
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import cast
 
 import numpy as np
@@ -29,6 +29,7 @@ __all__ = [
     "AudioRing",
     "CaptureStats",
     "ClockFit",
+    "Cropper",
     "FeatureWindow",
     "FrameSlot",
     "LatencyHistogram",
@@ -92,12 +93,56 @@ def crop(pixels: Pixels, box: Rectangle, out: NDArray[np.float32], mean: Sequenc
     the frame the nearest edge pixel continues. `mean`, `std`: of values in 0 .. 1, in the order R, G, B. Thread-safe; raises NativeError.
     """
     image, _alive = _image(pixels, format)
-    if out.dtype != np.float32 or out.ndim != 3 or out.shape[0] != 3 or not out.flags.c_contiguous or not out.flags.writeable:
-        raise NativeError(f"crop into {out.dtype} {out.shape}: expected writeable C-contiguous float32 [3, h, w]")
+    _check_out(out)
     x, y, width, height = box
     code = load().sage_crop(image, Box(x, y, width, height), _norm(tuple(mean), tuple(std)), address(out), out.shape[2], out.shape[1])
     if code:
         check(code, f"crop of box {tuple(box)} from a {image.width}x{image.height} {format} frame")
+
+
+class Cropper:
+    """`crop` of one frame after another into the same array: what stays the same is looked at once. For one thread at a time."""
+
+    def __init__(self, out: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> None:
+        self._out = _check_out(out)
+        self._like: object = None  # format, shape, strides and type of the frames that _image describes
+        self._image, self._box, self._norm = Image(), Box(), _norm(tuple(mean), tuple(std))
+        # without declared arguments, and with ctypes' own: nothing to convert, which would take as long as a small crop
+        function = load()["sage_crop"]
+        function.restype = ctypes.c_int32
+        references = (ctypes.byref(each) for each in (self._image, self._box, self._norm))
+        sides = ctypes.c_int32(out.shape[2]), ctypes.c_int32(out.shape[1])
+        self._call: Callable[[], int] = partial(function, *references, ctypes.c_void_p(address(out)), *sides)
+
+    def __call__(self, pixels: NDArray[np.uint8], box: Rectangle, format: str) -> None:
+        """As `crop`. Raises NativeError."""
+        image, here = self._image, self._box
+        here.x, here.y, here.width, here.height = box
+        like, alive = (format, pixels.shape, pixels.strides, pixels.dtype), None
+        if like == self._like:
+            before = image.data
+            image.data = data = address(pixels)
+            if image.chroma:
+                image.chroma += data - before
+        else:
+            found, alive = _image(pixels, format)
+            ctypes.pointer(image)[0] = found
+            self._like = like if _as_it_lies(found, pixels) else None
+        code = self._call()
+        if code:
+            check(code, f"crop of box {tuple(box)} from a {image.width}x{image.height} {format} frame")
+        del alive
+
+
+def _as_it_lies(image: Image, pixels: NDArray[np.uint8]) -> bool:
+    """Whether `image` is of `pixels` themselves, not of a copy that libsage can read."""
+    return bool(image.data == address(pixels))
+
+
+def _check_out(out: NDArray[np.float32]) -> NDArray[np.float32]:
+    if out.dtype != np.float32 or out.ndim != 3 or out.shape[0] != 3 or not out.flags.c_contiguous or not out.flags.writeable:
+        raise NativeError(f"crop into {out.dtype} {out.shape}: expected writeable C-contiguous float32 [3, h, w]")
+    return out
 
 
 def resize(pixels: Pixels, box: Rectangle, size: int, format: str = "rgb") -> NDArray[np.uint8]:
@@ -161,15 +206,16 @@ class FeatureWindow:
         self._pointer = self._handle.pointer
         memory = (ctypes.c_float * (2 * rows * dim)).from_address(load().sage_window_buffer(self._pointer))
         memory._handle = self._handle  # type: ignore[attr-defined]
+        self._slot, self._commit = (partial(load()[name], self._pointer) for name in ("sage_window_slot", "sage_window_commit"))
         self._buffer: NDArray[np.float32] = np.ctypeslib.as_array(memory).reshape(2 * rows, dim)
 
     def slot(self) -> NDArray[np.float32]:
         """Where to write the next row, float32 [dim]; it enters the window with `commit()`. Its old content is undefined."""
-        return cast("NDArray[np.float32]", self._buffer[load().sage_window_slot(self._pointer)])
+        return cast("NDArray[np.float32]", self._buffer[self._slot()])
 
     def commit(self) -> None:
         """Take what was written into `slot()` as the newest row."""
-        check(load().sage_window_commit(self._pointer), "commit of a row")
+        check(self._commit(), "commit of a row")
 
     def push(self, row: NDArray[np.float32]) -> None:
         """Append one row, float32 [dim]."""

@@ -20,6 +20,7 @@ from ..secrets import without_secrets
 from ..ticks import NS_PER_S
 from . import CameraCounts, FrameEvent
 from .backoff import Backoff
+from .bell import Bell
 from .reader import Ended, Opener, Reader, Unreachable
 from .uri import CameraUri, parse_camera
 from .watch import Limits, Watch
@@ -79,7 +80,8 @@ class _Opening:
 
 
 class LiveCamera:
-    """See `sources.Camera`. Pixels that are handed out are never written again. `start` and `close` belong to one thread, the rest to any.
+    """See `sources.Camera`. Pixels that are handed out are never written again. `start` and `close` belong to one thread, `wait` and `newest` to one,
+    the rest to any.
 
     `keep_all` waits until a frame is taken instead of replacing it.
     """
@@ -94,8 +96,9 @@ class LiveCamera:
         self._limits = limits or Limits()
         self._watch = Watch(self._limits)
         self._backoff = Backoff(self._limits.retry_s, self._limits.retry_most_s)
-        self._lock = threading.Condition()
-        """Guards all that follows, and says that a frame came or went."""
+        self._lock = threading.Lock()
+        """Guards all that follows."""
+        self._came, self._went = Bell(), Bell()  # a frame, or the end
         self._frame: FrameEvent | None = None
         self._notices: list[Notice] = []
         self._current: _Opening | None = None
@@ -125,16 +128,19 @@ class LiveCamera:
 
     def wait(self, timeout_s: float) -> bool:
         """See `sources.Camera`."""
-        with self._lock:
-            self._lock.wait_for(lambda: self._frame is not None or self._over or self._closing, timeout_s)
-            return self._frame is not None
+        if self._frame is None and not self._over and not self._closing:
+            self._came.wait(timeout_s)
+        return self._frame is not None
 
     def newest(self) -> FrameEvent | None:
         """See `sources.Camera`."""
+        if self._frame is None:
+            return None
         with self._lock:
             frame, self._frame = self._frame, None
-            if frame is not None and self._keep_all:
-                self._lock.notify_all()
+            self._came.hush()
+            if self._keep_all:
+                self._went.ring()
             return frame
 
     def notices(self) -> list[Notice]:
@@ -149,7 +155,8 @@ class LiveCamera:
         """See `sources.Camera`; takes a second at most, whatever the driver does."""
         with self._lock:
             self._closing, self._current = True, None
-            self._lock.notify_all()
+            self._came.ring()
+            self._went.ring()
         self._wake.set()
         if self._keeper is not None:
             self._keeper.join(4 * _LET_GO_S)
@@ -185,7 +192,7 @@ class LiveCamera:
         why = self._attend(opening)
         with self._lock:
             self._current = None
-            self._lock.notify_all()
+            self._went.ring()
             if opening.first_ns is not None and self._clock.now_ns() - opening.first_ns > _STEADY_S * NS_PER_S:
                 self._backoff.reset()
             self._conclude(opening.error, why)
@@ -216,6 +223,7 @@ class LiveCamera:
             return
         if isinstance(error, Ended):
             self._over, self.state = True, "gone"
+            self._came.ring()
             self._say("camera_gone", str(error))
         elif error is not None and not self._settled.is_set() and not isinstance(error, Unreachable):
             self._refusal = error
@@ -274,31 +282,43 @@ class LiveCamera:
         with self._lock:
             if opening is not self._current:
                 return
-            self.counts.damaged += reader.damaged - opening.damaged
-            self.counts.frames += reader.skipped - opening.skipped
-            self.counts.stale += reader.skipped - opening.skipped
-            opening.damaged, opening.skipped = reader.damaged, reader.skipped
+            if reader.damaged != opening.damaged or reader.skipped != opening.skipped:
+                self._count_lost(opening, reader)
             if event is None:
                 return
-            now_ns = self._clock.now_ns()
-            new = self._watch.frame(now_ns, event.pixels, event.format)
+            now_ns, watch = self._clock.now_ns(), self._watch
+            new = watch.frame(now_ns, event.pixels, event.format)
             self.counts.frames += 1
-            opening.first_ns = now_ns if opening.first_ns is None else opening.first_ns
             if not opening.live:
+                opening.first_ns = now_ns if opening.first_ns is None else opening.first_ns
                 if not new:
                     self.counts.stale += 1
                     return
                 self._live(opening, now_ns)
-            for change in self._watch.changes():
-                self._notices.append(Notice(self._clock.now_ns(), "camera_changed", f"{self.uri} {change}"))
-            if self._frame is not None and self._keep_all:
-                self._lock.wait_for(lambda: self._frame is None or opening is not self._current)
-                if opening is not self._current:
-                    return
-            elif self._frame is not None:
-                self.counts.stale += 1
-            self._frame = event
-            self._lock.notify_all()
+            if watch.changed:
+                self._notices += [Notice(now_ns, "camera_changed", f"{self.uri} {change}") for change in watch.changes()]
+            if self._frame is None or not self._keep_all:
+                self._put(event)
+                return
+        while self._frame is not None and opening is self._current:
+            self._went.wait()
+        with self._lock:
+            if opening is self._current:
+                self._put(event)
+
+    def _put(self, event: FrameEvent) -> None:
+        """Holds the lock."""
+        if self._frame is not None:
+            self.counts.stale += 1
+        self._frame = event
+        self._came.ring()
+
+    def _count_lost(self, opening: _Opening, reader: Reader) -> None:
+        """Frames that the reader could not decode, or left out to catch up. Holds the lock."""
+        self.counts.damaged += reader.damaged - opening.damaged
+        self.counts.frames += reader.skipped - opening.skipped
+        self.counts.stale += reader.skipped - opening.skipped
+        opening.damaged, opening.skipped = reader.damaged, reader.skipped
 
     def _live(self, opening: _Opening, now_ns: int) -> None:
         """The first new picture of an opening. Holds the lock."""

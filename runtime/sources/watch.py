@@ -43,13 +43,14 @@ class Watch:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._changes: list[str] = []
+        self._shape: tuple[int, ...] | None = None
         self._size: tuple[int, int] | None = None
         self._pixels: NDArray[np.uint8] | None = None
         self._sample = b""
         self._black = False
         self._new = True
         self._still = False
-        self._looked_ns = 0
+        self._looked_ns = self._unseen = 0  # frames since
         self._period_s = 0.0  # not known
         self.opened(0, None)
 
@@ -66,20 +67,24 @@ class Watch:
 
         `pixels` uint8 in `format` as in `FrameEvent`; they are kept until the next frame and must stay as they are.
         """
-        first = self._frame_ns is None
-        if self._frame_ns is None:
+        if pixels.shape != self._shape:
+            self._note_size(pixels, format)
+        first, self._frame_ns = self._frame_ns is None, t_ns
+        self._unseen += 1
+        if first:
             self._new_ns = self._lit_ns = t_ns
+        elif t_ns - self._looked_ns < _LOOK_NS:
+            if not self._period_s:
+                self._period_s = (t_ns - self._looked_ns) / NS_PER_S
+            return self._new
         else:
-            interval_s = (t_ns - self._frame_ns) / NS_PER_S
-            self._period_s += (_PERIOD_SHARE if self._period_s else 1) * (interval_s - self._period_s)
-        self._frame_ns = t_ns
-        self._note_size(pixels, format)
-        if first or t_ns - self._looked_ns >= _LOOK_NS:
-            self._look(t_ns, pixels, format, first)
+            interval_s = (t_ns - self._looked_ns) / self._unseen / NS_PER_S
+            self._period_s += (min(1.0, _PERIOD_SHARE * self._unseen) if self._period_s else 1.0) * (interval_s - self._period_s)
+        self._look(t_ns, pixels, format, first)
         return self._new
 
     def _look(self, t_ns: int, pixels: NDArray[np.uint8], format: str, first: bool) -> None:
-        self._looked_ns = t_ns
+        self._looked_ns, self._unseen = t_ns, 0
         sample, black = _sample(pixels, format)
         before = self._pixels
         self._new = black or before is None or sample != self._sample or pixels.shape != before.shape or not np.array_equal(pixels, before)
@@ -103,12 +108,18 @@ class Watch:
             return f"gave the same picture for {same_s:.1f} s"
         return None
 
+    @property
+    def changed(self) -> bool:
+        """There is something for `changes` to say."""
+        return bool(self._changes)
+
     def changes(self) -> list[str]:
         """What somebody should be told since the last call: another size, black, light again."""
         changes, self._changes = self._changes, []
         return changes
 
     def _note_size(self, pixels: NDArray[np.uint8], format: str) -> None:
+        self._shape = pixels.shape
         height, width = (pixels.shape[0] * 2 // 3 if format == "nv12" else pixels.shape[0]), pixels.shape[1]
         if self._size is not None and self._size != (width, height):
             self._changes.append(f"its pictures are {width} x {height} now, were {self._size[0]} x {self._size[1]}")
@@ -134,4 +145,5 @@ def _sample(pixels: NDArray[np.uint8], format: str) -> tuple[bytes, bool]:
     start = step // 3 & ~1
     few = flat[: _LINES * step].reshape(_LINES, step)[:, start : start + _LINE]
     luma = few[:, ::2] if format == "yuyv" else few
-    return few.tobytes(), bool(luma.size) and int(luma.max()) <= (_BLACK_RGB if format in ("rgb", "bgr") else _BLACK_LUMA)
+    most = _BLACK_RGB if format in ("rgb", "bgr") else _BLACK_LUMA
+    return few.tobytes(), bool(luma.size) and luma[0, 0] <= most and int(luma.max()) <= most

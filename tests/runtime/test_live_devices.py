@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -130,6 +131,29 @@ def run(
     assert len(kept.hellos) == 1
     assert all(notice.what in WHATS for notice in kept.notices_)
     return Run(kept, summary, finder, clock)
+
+
+def fetches(bundle: Bundle, hop: int, seconds: float) -> int:
+    """How often sound is fetched."""
+    clock = SimulatedClock(START)
+    eye, ear = SimulatedCamera(clock, picture), SimulatedMicrophone(clock, tone)
+    eye.start()
+    ear.start()
+    read, count = ear.read, itertools.count()
+
+    def counted() -> list[Any]:
+        next(count)
+        return read()
+
+    ear.read = counted  # type: ignore[method-assign]
+    with Session(bundle, precision="fp32", hop=hop, threads=1, faces=Box(clock, 0.0)) as session:
+        run_live_devices(eye, ear, session, [Kept()], clock=clock, seconds=seconds)
+    return next(count)
+
+
+@pytest.mark.parametrize(("hop", "most"), [(15, 2.0), (60, 4.0)])
+def test_sound_is_fetched_when_a_hop_needs_it_and_once_a_second(bundle: Bundle, hop: int, most: float) -> None:
+    assert fetches(bundle, hop, 8) <= most * 8 * 30 / hop + 6
 
 
 def slow_down(session: Session, clock: SimulatedClock, hop_s: float) -> None:

@@ -63,6 +63,27 @@ def test_crop_is_its_twin(
     assert error <= 1e-6, f"relative difference {error:.2e} for {format} {width}x{height}, box {box} -> {out}"
 
 
+def test_a_cropper_gives_what_crop_gives_whatever_frames_come() -> None:
+    rng = np.random.default_rng(0)
+    out, like = np.empty((3, 9, 7), np.float32), np.empty((3, 9, 7), np.float32)
+    cropper = native.Cropper(out, twins.MEAN, twins.STD)
+    for turn in range(400):
+        format = FORMATS[turn // 7 % 4]
+        width, height = (2 * int(side) for side in rng.integers(2, 6, 2))
+        pixels = frame(format, width, height, turn)
+        lies = turn % 5
+        if lies == 1:
+            pixels.flags.writeable = False
+        elif lies == 2:  # rows with something behind them
+            pixels = np.concatenate((pixels, pixels), axis=1)[:, :width]
+        elif lies == 3:
+            pixels = np.asfortranarray(pixels)
+        box = (*rng.uniform(-4, 8, 2).tolist(), *rng.uniform(1, 20, 2).tolist())
+        cropper(pixels, box, format)
+        native.crop(pixels, box, like, twins.MEAN, twins.STD, format)
+        np.testing.assert_array_equal(out, like)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(("side", "size"), [(120, 48), (200, 48), (333, 48), (400, 112), (96, 48), (30, 40), (719, 1)])
 def test_faces_of_720p_frames(format: str, side: int, size: int) -> None:
