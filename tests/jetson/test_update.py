@@ -25,7 +25,7 @@ from sage_edge.jetson.health import Service
 from sage_edge.jetson.lay_in import point
 from sage_edge.jetson.layout import Layout
 from sage_edge.jetson.release_file import Release, ReleaseError, unpack
-from sage_edge.jetson.update import Trial, Updater
+from sage_edge.jetson.update import Trial, Updater, _text
 from sage_edge.runtime.errors import BoardError, UsageError
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
@@ -94,6 +94,9 @@ def test_a_good_release_runs_and_the_one_before_stays_to_go_back_to(board: Board
     board.check("3", "2")
     assert board.updater().rollback(SECONDS) == "2"
     board.check("2", "3")
+    with pytest.raises(BoardError):
+        board.updater().apply(board.release("4", "dies at once"), SECONDS)
+    board.check("2", "3")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_a_release_that_is_not_well_is_rolled_back_by_itself_and_why_is_kept(boa
     with pytest.raises(BoardError, match=f"version 2 was tried and rolled back to 1: .*{why}"):
         board.updater().apply(board.release("2", behaviour), 0.4)
     board.check("1", None)
-    last = board.updater().status()["last"]
+    last = json.loads(json.dumps(board.updater().status()))["last"]
     assert (last["version"], last["result"]) == ("2", "rolled back")
     assert why in last["why"]
 
@@ -121,13 +124,6 @@ def test_a_release_that_computes_something_else_here_never_runs(board: Board) ->
     assert not any("restart" in call for call in board.systemd.calls[len(before) :])
     board.check("1", None)
     assert board.updater().status()["last"]["result"] == "refused"
-
-
-def test_a_failed_update_leaves_the_version_before_the_running_one_where_it_was(board: Board) -> None:
-    board.updater().apply(board.release("2"), SECONDS)
-    with pytest.raises(BoardError):
-        board.updater().apply(board.release("3", "dies at once"), SECONDS)
-    board.check("2", "1")
 
 
 def test_a_damaged_release_and_the_running_one_are_refused_and_change_nothing(board: Board) -> None:
@@ -248,7 +244,7 @@ def check_after_boot(board: Board, wanted: tuple[str, ...]) -> None:
     board.check(runs or "", previous)
 
 
-@pytest.mark.parametrize(("step", "runs"), [("the trial is on record", "1"), ("switched to 2", "1"), ("the trial is over", "2")])
+@pytest.mark.parametrize(("step", "runs"), [("switched to 2", "1"), ("the trial is over", "2")])
 def test_power_may_go_in_a_trial_and_the_next_boot_has_a_whole_version(board: Board, step: str, runs: str) -> None:
     release = board.release("2")
 
@@ -266,7 +262,7 @@ EVENTS = {"os.rename", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "os.ch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("behaviour", ["well", "dies at once"])
+@pytest.mark.parametrize("behaviour", ["dies at once", pytest.param("well", marks=pytest.mark.nightly)])
 def test_power_may_go_before_every_change_of_the_disk_and_the_next_boot_has_a_whole_version(board: Board, behaviour: str) -> None:
     versions = map(str, itertools.count(2))
     for number in itertools.count():
@@ -290,15 +286,12 @@ def test_power_may_go_before_every_change_of_the_disk_and_the_next_boot_has_a_wh
     assert number > 40
 
 
-def test_status_is_readable_for_people_and_programs(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
-    from sage_edge.jetson import update
-
-    board.updater().apply(board.release("2"), SECONDS)
-    with pytest.raises(BoardError):
-        board.updater().apply(board.release("3", "stalls"), 0.2)
-    status = board.updater().status()
-    assert json.loads(json.dumps(status)) == status
-    lines = update._text(status).splitlines()
-    assert lines[:2] == ["current   2", "previous  1"]
-    assert lines[2].startswith("last      3 rolled back, ")
-    assert ": no new estimate for " in lines[2]
+def test_status_is_readable_for_people() -> None:
+    last = {"version": "3", "result": "rolled back", "why": "no new estimate for 20 s", "at": "2026-11-21T10:00:00Z"}
+    trial = {"to": "3", "back_to": "2", "previous": "", "began": "2026-11-21T09:59:00Z"}
+    assert _text({"current": "2", "previous": None, "trial": trial, "last": last}).splitlines() == [
+        "current   2",
+        "previous  none",
+        "on trial  3 since 2026-11-21T09:59:00Z; if no update is under way: sudo sage-edge-update resume",
+        "last      3 rolled back, 2026-11-21T10:00:00Z: no new estimate for 20 s",
+    ]
