@@ -1,7 +1,8 @@
 """The board's power monitors, clocks and thermal zones as a meter for `profile`: `profile(path, meter=open_meter())`.
 
 Rails are read `RATE_HZ` times a second while something is measured, in a thread that the engines leave room for; the monitors themselves
-average over milliseconds. Heat, cooling and clocks are looked at once a second. Not run on a board: there, `sage-edge profile NAME.sage` shows it.
+average over milliseconds. That costs power, too, but as much at rest. Heat, cooling and clocks are looked at once a second.
+Not run on a board: there, `sage-edge profile NAME.sage` shows it.
 """
 
 from __future__ import annotations

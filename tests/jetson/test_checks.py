@@ -100,6 +100,13 @@ def test_without_gstreamers_tools(root: Path, tools: Tools, monkeypatch: pytest.
     assert "nvargus-daemon" not in by_name(root), "a container has no systemctl, the daemon is its host's"
 
 
+def test_the_real_systemctl_is_understood(root: Path, tools: Tools) -> None:
+    """Where systemd runs and no Jetson is, the daemon is unknown; where it does not run, nothing is said of it."""
+    check = by_name(root).get("nvargus-daemon")
+    assert Path("/run/systemd/system").is_dir() == (check is not None)
+    assert check is None or check.fact == "inactive"
+
+
 def test_a_daemon_that_does_not_run(root: Path, whole: Tools) -> None:
     whole.add("systemctl", "echo inactive; exit 3")
     check = by_name(root)["nvargus-daemon"]
