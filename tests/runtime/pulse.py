@@ -44,6 +44,13 @@ def wait_for(what: Callable[[], Any], why: str, deadline_s: float = _DEADLINE_S)
     return value
 
 
+def as_hardware(*threads: int) -> None:
+    """Let no load of this machine hold up what stands for a device, as none holds up a real one. Where that is not allowed, it may."""
+    for thread in threads:
+        with contextlib.suppress(OSError, AttributeError):
+            os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(1))
+
+
 class Pipe:
     """One source of the server and the process that feeds it, int16 at `rate_hz`."""
 
@@ -55,6 +62,7 @@ class Pipe:
         self.module = server.load("module-pipe-source", f"source_name={name}", f"file={self.fifo}", *spec)
         command = (sys.executable, __file__, str(self.fifo), str(rate_hz), str(channels))
         self._feeder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        as_hardware(self._feeder.pid)
         assert self._feeder.stdout is not None
         assert self._feeder.stdout.readline() == "feeding\n"
 
@@ -107,6 +115,7 @@ class PulseServer:
         command += ["--high-priority=no", f"--log-target=file:{self.folder / 'log'}"]
         own = {**os.environ, "HOME": str(self.folder), "XDG_RUNTIME_DIR": str(self.folder)}
         self._process = subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        as_hardware(self._process.pid)
         wait_for(lambda: self._pactl("info").returncode == 0, f"pulseaudio does not answer; see {self.folder / 'log'}")
 
     def load(self, *module: str) -> str:
