@@ -40,7 +40,8 @@ class Systemd:
         self.unit, self.program, self.calls = unit, program, list[list[str]]()
         self.environment: dict[str, str] = {}
         """What the unit gets besides systemd's own."""
-        self.ready_s = READY_S
+        self.patience_s: dict[str, float] = {}
+        """The same for programs in a folder of this name."""
         self.heard: list[str] = []
         """Every message of sd_notify."""
         self._values = {
@@ -113,7 +114,9 @@ class Systemd:
             self._start()
             self._values["Result"] = "success"
             if wait:
-                self._changed.wait_for(lambda: self._values["SubState"] != "start", self.ready_s)
+                self._changed.wait_for(
+                    lambda: self._values["SubState"] != "start", self.patience_s.get(self.program.resolve().parents[1].name, READY_S)
+                )
                 if self._values["SubState"] == "start":
                     self._values.update(ActiveState="failed", SubState="failed", Result="timeout")
                     self._wanted = False

@@ -146,6 +146,18 @@ def test_a_tool_that_ends_well_and_did_nothing_is_not_believed(tmp_path: Path) -
     assert job.called == []
 
 
+def test_a_tool_that_fails_after_it_left_its_proof_is_not_believed_either(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    tool = job.fake.root / "apply_binaries.sh"
+    good = tool.read_text()
+    tool.write_text(good + "exit 5\n")
+    with pytest.raises(HostError, match="step 'binaries' failed with exit code 5"):
+        job.run(*STEPS[:3])
+    assert job.fake.bsp.applied() == "36.4.4"
+    tool.write_text(good)
+    assert job.run(*STEPS[:3]) == ["apply_binaries.sh"]
+
+
 def test_thor_without_its_open_driver_is_not_done(tmp_path: Path) -> None:
     job = Job(tmp_path, "39.2.1", "jetson-agx-thor-devkit")
     job.run("rootfs")

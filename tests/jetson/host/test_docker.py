@@ -13,7 +13,7 @@ from sage_edge.jetson import boards
 from sage_edge.jetson.host.launchers import MODULES
 from sage_edge.jetson.host.overlay import PACKAGES
 
-FOLDER = Path(__file__).parents[2] / "jetson/docker"
+FOLDER = Path(__file__).parents[3] / "jetson/docker"
 FILES = {"jp6": "36.4.0", "jp7": "38.4.0"}
 """Dockerfile -> the L4T whose CUDA and TensorRT its base says it has."""
 

@@ -224,7 +224,7 @@ def test_what_is_no_setting_is_refused(text: str) -> None:
 def test_nothing_but_pythons_own_library_is_needed(tmp_path: Path, root: Path) -> None:
     """The tool as a person runs it from a checkout, in a Python that has nothing installed, and what it prints for a dry run."""
     archive = make_release(tmp_path, UNITS)
-    tool = Path(__file__).parents[2] / "jetson/overlay"
+    tool = Path(__file__).parents[3] / "jetson/overlay"
     bare = ["/usr/bin/env", "-i", "PATH=/usr/bin:/bin", shutil.which("python3", path="/usr/bin") or "python3", "-I", "-S", str(tool)]
     assert Layout(root).versions.exists() is False
     shown = subprocess.run([*bare, root, "--release", archive, "--dry-run"], capture_output=True, text=True, check=False)

@@ -133,5 +133,5 @@ def run_tool(name: str, *arguments: object, path: Path | None = None) -> subproc
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     if path:
         environment["PATH"] = f"{path}{os.pathsep}{environment['PATH']}"
-    tool = Path(__file__).parents[2] / "jetson" / name
+    tool = Path(__file__).parents[3] / "jetson" / name
     return subprocess.run([sys.executable, "-I", tool, *map(str, arguments)], capture_output=True, text=True, env=environment, check=False)
