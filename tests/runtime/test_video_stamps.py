@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import cv2
+import av
 import numpy as np
 import pytest
 from make_video import even_stamps, flash_and_click, loop_video, write_video
@@ -173,6 +174,9 @@ def test_rotation_metadata_is_respected(turn: int, tmp_path: Path) -> None:
     ],
 )
 def test_colours_follow_the_tags(colorspace: int | None, color_range: int | None, pix_fmt: str, fast: bool, tmp_path: Path) -> None:
+    if colorspace == 9 and int(av.__version__.split(".")[0]) < 18:
+        pytest.skip(f"PyAV {av.__version__} cannot write BT.2020: its frames come out as BT.601")
+
     def picture(_index: int, _seconds: float) -> NDArray[np.uint8]:
         return np.broadcast_to(np.array([200, 60, 90], np.uint8), (120, 160, 3)).copy()
 
