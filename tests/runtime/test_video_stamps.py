@@ -5,8 +5,8 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import cv2
 import av
+import cv2
 import numpy as np
 import pytest
 from make_video import even_stamps, flash_and_click, loop_video, write_video
