@@ -110,9 +110,8 @@ def record_while_held(server: PulseServer, holds: int) -> None:
         wait_for(lambda: (ear.listen() or True) and len(found_at(played, ear.raw)) == 1, "what was played is not in what was recorded, bit for bit")
         ear.listen()
         microphone.close()
-        assert microphone.counts.overruns == 0, (
-            f"{microphone._losses} samples or overflows; {microphone._steady and microphone._steady.gaps} leaps of the clock; gaps of {ear.gaps_ms()} ms"
-        )
+        leaps = 0 if microphone._steady is None else microphone._steady.gaps
+        assert microphone.counts.overruns == 0, f"{microphone._losses} samples or overflows, {leaps} leaps of the clock, gaps of {ear.gaps_ms()} ms"
         assert ear.gaps_ms() == []
         assert microphone.counts.samples == sum(map(len, ear.raw))
 
