@@ -32,7 +32,7 @@ def fill_site(site: Path, python: str, requirement: str, wheels: Path, say: Call
     wheels.mkdir(parents=True, exist_ok=True)
     pins = wheels / f".constraints-{python}.txt"
     pins.write_text("\n".join(pins_for(python)) + "\n")
-    chosen = [*_platform(python), "--only-binary=:all:", "-c", str(pins), requirement]
+    chosen = [*platform_options(python), "--only-binary=:all:", "-c", str(pins), requirement]
     unpack = [*pip, "install", "--no-index", "--find-links", str(wheels), "--no-compile", "--target", str(site), *chosen]
     try:
         if _run(unpack).returncode:
@@ -47,11 +47,13 @@ def fill_site(site: Path, python: str, requirement: str, wheels: Path, say: Call
         # pip download leaves a copy of the wheel that it was given, too
         (wheels / Path(requirement.partition("[")[0]).name).unlink(missing_ok=True)
     shutil.rmtree(site / "bin", ignore_errors=True)
-    for name in _OF_THE_HOST:
-        for path in site.glob(f"*.dist-info/{name}"):
-            path.unlink()
+    for info in site.glob("*.dist-info"):
+        for name in _OF_THE_HOST:
+            (info / name).unlink(missing_ok=True)
+        lines = (info / "RECORD").read_text().splitlines()
+        (info / "RECORD").write_text("".join(line + "\n" for line in lines if (site / line.split(",")[0].strip('"')).exists()))
     check_machine(site)
-    _check_requirements(site, python)
+    _check_requirements(site, python, requirement)
 
 
 def pins_for(python: str) -> Iterator[str]:
@@ -77,7 +79,8 @@ def check_machine(site: Path) -> None:
             raise HostError(f"{path.relative_to(site)} is for {machine}, not {ARCH}; remove its wheel from the folder of wheels")
 
 
-def _platform(python: str) -> list[str]:
+def platform_options(python: str) -> list[str]:
+    """pip's options for the wheels that a board with this Python can load."""
     tags = [f"manylinux_2_{minor}_{ARCH}" for minor in range(GLIBCS[python], _OLDEST_GLIBC - 1, -1)]
     abis = (f"cp{python.replace('.', '')}", "abi3", "none")
     options = ["--python-version", python, "--implementation", "cp"]
@@ -137,9 +140,10 @@ for each in read:
 """
 
 
-def _check_requirements(site: Path, python: str, extras: tuple[str, ...] = ()) -> None:
+def _check_requirements(site: Path, python: str, requirement: str) -> None:
     """pip reads the markers of requirements for the Python that runs it, not for the one asked for: look again, for the board's."""
-    done = _run([_python_with_pip(), "-c", _UNMET, str(site), python, ARCH, ",".join(extras)])
+    extras = requirement.partition("[")[2].rstrip("]")
+    done = _run([_python_with_pip(), "-c", _UNMET, str(site), python, ARCH, extras])
     if done.returncode:
         raise HostError(f"requirements cannot be checked: {done.stderr.splitlines()[-1]}; python3 -m pip install --upgrade pip")
     if done.stdout:
