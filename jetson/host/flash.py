@@ -81,7 +81,7 @@ def _shown(bsp: Bsp, plan: Plan, steps: list[str], todo: list[str]) -> list[str]
     modules = ", ".join(module.name for module in plan.modules)
     lines = [
         f"{plan.board.name}: L4T {plan.l4t} (JetPack {plan.revision.jetpack}) for {modules}",
-        f"in {bsp.root}, by {plan.recipe.source}",
+        f"in {bsp.root}, by {table().sources.get(plan.recipe.source.split(' ')[0], plan.recipe.source)}",
     ]
     for place, step in enumerate(plan.steps, 1):
         state = "not asked for" if step.name not in steps else "to do" if step.name in todo else "done already"

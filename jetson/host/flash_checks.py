@@ -18,7 +18,7 @@ from ..layout import Layout
 from ..release_file import Release, ReleaseError
 from .bsp import Bsp, environment, which
 from .errors import HostError
-from .flash_plan import STEPS, Plan, missing_rootfs
+from .flash_plan import STEPS, TARGETS, Plan, missing_rootfs
 
 RECOVERY = {
     "orin-nano": "take its power away, bridge FC_REC and GND (pins 9 and 10 of the button header), connect its USB-C port, give it power",
@@ -135,7 +135,7 @@ def cautions(host: Host, bsp: Bsp, plan: Plan, steps: list[str]) -> list[str]:
     if plan.family != "thor" and host.firewall:
         found.append("the firewall (ufw) is on and the board fetches its system over NFS: ufw allow nfs")
     if plan.wish.media_gb is None and plan.wish.storage != "emmc":
-        found.append(f"the partition layout needs a {plan.wish.storage} of {plan.media_gb} GB or more (--media-gb N checks it)")
+        found.append(f"the partition layout needs {plan.media_gb} GB or more on the {TARGETS[plan.wish.storage]} (--media-gb N checks it)")
     free_gb = shutil.disk_usage(bsp.root).free / 1e9
     if free_gb < plan.host_gb:
         found.append(f"{free_gb:.0f} GB are free under {bsp.root}, unpacking and images take about {plan.host_gb} GB")

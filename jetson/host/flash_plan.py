@@ -20,6 +20,7 @@ from .errors import HostError
 STEPS = ("rootfs", "prerequisites", "binaries", "user", "overlay", "flash")
 STORAGES = {"nvme": "nvme0n1p1", "usb": "sda1", "sd": "mmcblk0p1", "emmc": "mmcblk0p1"}
 """Storage -> partition of the system, as the board names it."""
+TARGETS = {"nvme": "NVMe drive", "usb": "USB drive", "sd": "SD card", "emmc": "module's eMMC"}
 OVERLAY = Path(__file__).resolve().parents[1] / "overlay"
 MASK = "********"
 
@@ -104,7 +105,7 @@ def make_plan(bsp: Bsp, wish: Wish) -> Plan:
     plan = Plan(board, modules, line, revision, l4t, recipe, wish, (), tuple(warnings))
     if wish.media_gb is not None and wish.storage != "emmc" and wish.media_gb < plan.media_gb:
         fix = "take a larger one, or make the partitions smaller first (num_sectors in the layout, ROOTFSSIZE: NVIDIA's guide, Flashing Support)"
-        raise HostError(f"{wish.storage} of {wish.media_gb} GB: the partition layout needs {plan.media_gb} GB; {fix}")
+        raise HostError(f"{TARGETS[wish.storage]} of {wish.media_gb} GB: the partition layout needs {plan.media_gb} GB; {fix}")
     _check_package(bsp, plan)
     _check_release(wish, line)
     return Plan(board, modules, line, revision, l4t, recipe, wish, tuple(_steps(bsp, plan)), tuple(warnings))
@@ -160,12 +161,12 @@ def _steps(bsp: Bsp, plan: Plan) -> list[Step]:
     erase = plan.recipe.erase_all_since is not None and number(plan.l4t) >= number(plan.recipe.erase_all_since)
     words = {"board": plan.board.name, "device": STORAGES[wish.storage], "erase": "--erase-all"}
     argv = tuple(word.format(**words) for word in plan.recipe.argv if word != "{erase}" or erase)
-    target = {"emmc": "the module's eMMC", "nvme": "the NVMe drive", "usb": "the USB drive", "sd": "the SD card"}[wish.storage]
+    target = TARGETS[wish.storage]
     steps.append(
         Step(
             "flash",
             argv,
-            f"firmware into the module, the system onto {target}; ALL DATA ON IT IS LOST",
+            f"firmware into the module, the system onto the {target}; ALL DATA ON IT IS LOST",
             "nothing: it runs each time",
             plan.recipe.env,
         )

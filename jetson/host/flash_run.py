@@ -22,8 +22,11 @@ _RANDOM = re.compile(r"(Password - )([^,]*)")
 """l4t_create_default_user.sh prints the password that it sets."""
 
 
-def run_plan(bsp: Bsp, plan: Plan, names: list[str], proven: Callable[[str], bool], say: Callable[[str], None]) -> None:
-    """Run the steps in `names`. Raises HostError when one fails or does not leave behind what proves it; the log says the rest."""
+def run_plan(bsp: Bsp, plan: Plan, names: list[str], proven: Callable[[str], bool], say: Callable[[str], None], *, news_s: float = 30) -> None:
+    """Run the steps in `names`; a tool's latest line is said every `news_s` seconds.
+
+    Raises HostError when one fails or does not leave behind what proves it; the log says the rest.
+    """
     path = bsp.root / LOG
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     steps = [step for step in plan.steps if step.name in names]
@@ -38,7 +41,7 @@ def run_plan(bsp: Bsp, plan: Plan, names: list[str], proven: Callable[[str], boo
             _note(log, f"{step.name}: {step.command()}")
             bsp.begin(step.name)
             started = time.monotonic()
-            code, tail = _run(bsp, step, log, say)
+            code, tail = _run(bsp, step, log, say, news_s)
             seconds = time.monotonic() - started
             _note(log, f"{step.name}: exit code {code} after {seconds:.0f} s")
             if code:
@@ -49,7 +52,7 @@ def run_plan(bsp: Bsp, plan: Plan, names: list[str], proven: Callable[[str], boo
             say(f"{mark}: done in {seconds:.0f} s")
 
 
-def _run(bsp: Bsp, step: Step, log: IO[str], say: Callable[[str], None]) -> tuple[int, list[str]]:
+def _run(bsp: Bsp, step: Step, log: IO[str], say: Callable[[str], None], news_s: float) -> tuple[int, list[str]]:
     """Its exit code and last lines. A password that the tool made up is shown once and not logged; one that was given is shown nowhere."""
     tail: deque[str] = deque(maxlen=_TAIL)
     process = subprocess.Popen(
@@ -63,6 +66,7 @@ def _run(bsp: Bsp, step: Step, log: IO[str], say: Callable[[str], None]) -> tupl
         errors="replace",
     )
     assert process.stdout is not None
+    started = said = time.monotonic()
     try:
         for line in process.stdout:
             text = line.rstrip()
@@ -74,6 +78,10 @@ def _run(bsp: Bsp, step: Step, log: IO[str], say: Callable[[str], None]) -> tupl
             tail.append(text)
             log.write(f"  {text}\n")
             log.flush()
+            now = time.monotonic()
+            if text.strip() and now - said >= news_s:
+                said = now
+                say(f"  {now - started:.0f} s: {text.strip()[:120]}")
         return process.wait(), list(tail)
     finally:
         if process.poll() is None:
@@ -87,7 +95,8 @@ def _failed(step: Step, code: int, tail: list[str], log: Path) -> str:
     for failure in table().failures:
         if re.search(failure.pattern, said):
             return f"step '{step.name}' failed with exit code {code}: {failure.fact}; {failure.fix} (all of it in {log})"
-    last = next((line.strip() for line in reversed(tail) if line.strip()), "it said nothing")
+    lines = [line.strip() for line in tail if line.strip()]
+    last = next((line for line in reversed(lines) if line.lower().startswith("error")), lines[-1] if lines else "it said nothing")
     return f"step '{step.name}' failed with exit code {code}: {last}; see {log}, then run the same command again"
 
 

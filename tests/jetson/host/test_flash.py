@@ -158,6 +158,15 @@ def test_a_tool_that_fails_after_it_left_its_proof_is_not_believed_either(tmp_pa
     assert job.run(*STEPS[:3]) == ["apply_binaries.sh"]
 
 
+def test_a_long_step_says_now_and_then_how_far_it_is(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    lines = ["Flash is in progress", "Writing APP partition", "ERROR: the board went away", "Cleaning up..."]
+    job.fake.fail("l4t_initrd_flash.sh", "\n\n".join(lines) + "\n")
+    with pytest.raises(HostError, match="exit code 3: ERROR: the board went away; see"):
+        run_plan(job.fake.bsp, job.plan, ["flash"], job.proven, job.said.append, news_s=0)
+    assert job.said[1:] == [f"  0 s: {line}" for line in lines]
+
+
 def test_thor_without_its_open_driver_is_not_done(tmp_path: Path) -> None:
     job = Job(tmp_path, "39.2.1", "jetson-agx-thor-devkit")
     job.run("rootfs")

@@ -163,7 +163,7 @@ def test_media_too_small_for_the_partitions_is_refused_when_its_size_is_given(
     if fits:
         assert make_plan(packages[l4t].bsp, asked).media_gb <= media_gb
     else:
-        with pytest.raises(HostError, match=f"nvme of {media_gb} GB: the partition layout needs"):
+        with pytest.raises(HostError, match=f"NVMe drive of {media_gb} GB: the partition layout needs"):
             make_plan(packages[l4t].bsp, asked)
 
 
