@@ -20,6 +20,7 @@ from pathlib import Path
 from sage_edge.runtime.errors import BoardError, SageError, UsageError
 
 from .as_service import USER, account, prepare_version
+from .boards import detect
 from .clocks import fastest_clocks
 from .lay_in import write_beside
 from .layout import Layout
@@ -37,6 +38,7 @@ def first_boot(folder: Path, layout: Layout, say: Say = print, user: str = USER)
     settings = read_settings(layout.settings)
     release = Release.read(folder)
     say(f"first boot of sage-edge {release.version}")
+    _introduce(layout, say)
     power_mode = _power_mode(settings.get("SAGE_EDGE_POWER_MODE", ""), layout, say)
     with contextlib.ExitStack() as stack:
         if find_tool("jetson_clocks"):
@@ -45,6 +47,20 @@ def first_boot(folder: Path, layout: Layout, say: Say = print, user: str = USER)
     stamp = {"version": release.version, "power_mode": power_mode, "done": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     write_beside(layout.stamp, (json.dumps(stamp, indent=1) + "\n").encode(), 0o644)
     say("first boot is done")
+
+
+def _introduce(layout: Layout, say: Say) -> None:
+    """Which board this is, and what is known to go wrong on it."""
+    device = detect(layout.root)
+    if device is None:
+        say("this is no Jetson, or none that says so: it senses without TensorRT and power modes")
+        return
+    jetpack = f" (JetPack {device.revision.jetpack})" if device.revision is not None else ""
+    say(f"{device.model or 'a Jetson'}, L4T {device.l4t or 'unknown'}{jetpack}")
+    for warning in device.warnings:
+        say(f"warning: {warning}")
+    for quirk in device.quirks:
+        say(f"note: {quirk.fact}; {quirk.fix}")
 
 
 def _power_mode(name: str, layout: Layout, say: Say) -> str | None:

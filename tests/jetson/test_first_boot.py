@@ -48,6 +48,21 @@ def test_the_power_mode_is_set_before_engines_are_built_and_what_holds_is_on_the
     assert board.layout.stamp.stat().st_mode & 0o777 == 0o644
 
 
+def test_the_log_names_the_board_and_what_is_known_to_go_wrong_on_it(tmp_path: Path, tools: Tools) -> None:
+    board = Board(tmp_path, "exit 0")
+    put(
+        board.layout.root,
+        {
+            "etc/nv_tegra_release": "# R36 (release), REVISION: 5.0, GCID: 1, BOARD: generic, EABI: aarch64, DATE: now",
+            "proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0",
+            "proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0005\0nvidia,tegra234\0",
+        },
+    )
+    board.boot()
+    assert "NVIDIA Jetson Orin Nano Developer Kit, L4T 36.5.0 (JetPack 6.2.2)" in board.said
+    assert any(line.startswith("note: ") and "camera" in line for line in board.said)
+
+
 def test_a_power_mode_that_cannot_be_set_is_said_and_the_board_senses_all_the_same(tmp_path: Path, tools: Tools) -> None:
     board = Board(tmp_path, "exit 0")
     board.settings("SAGE_EDGE_POWER_MODE=MAXN\n")
