@@ -128,16 +128,21 @@ class _Run:
         """Open everything, run, close everything."""
         self._bar = bar
         with contextlib.ExitStack() as stack:
-            camera = None if camera_uri == "none" else open_camera(camera_uri, self._clock)
-            microphone = None if microphone_uri == "none" else open_microphone(microphone_uri, self._clock)
+            uri = parse_camera(camera_uri)
+            camera = None if uri is None else open_camera(camera_uri, self._clock)
+            microphone = None if parse_microphone(microphone_uri) is None else open_microphone(microphone_uri, self._clock)
+            recorded = camera if uri is not None and uri.kind == "file" else None
+            for device in (camera, microphone):  # what cannot be opened is refused before engines are loaded
+                if device is not None:
+                    stack.callback(device.close)
+                    if device is not recorded:
+                        device.start()
             start = time.perf_counter()
             session = stack.enter_context(Session(self._bundle, precision=self._choice, hop=self._hop, threads=self._threads, hop_thread=True))
             self.load_ms = 1e3 * (time.perf_counter() - start)
             self.hop, self.threads, self.note = session.hop, session.threads, session.rung_note
-            for device in (camera, microphone):
-                if device is not None:
-                    stack.callback(device.close)
-                    device.start()
+            if recorded is not None:  # it begins when it is started
+                recorded.start()
             self._begin_ns = self._clock.now_ns()
             try:
                 summary = run_live_devices(

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from pulse import MISSING, NEEDED, PulseServer
 
 from sage_edge.cli.main import main
 from sage_edge.runtime.clip import write_clip
@@ -41,6 +42,17 @@ def test_each_precision_has_the_camera_in_turn(bundle_path: Path, clip: Path) ->
         assert live["microphone"] is None
         assert live["degraded"] == 0
     assert result["power"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(MISSING), reason=NEEDED)
+def test_a_microphone_alone(bundle_path: Path) -> None:
+    with PulseServer() as server, server.microphone("pipemic", 48_000, 2):
+        result = profile_live(bundle_path, ["fp32"], microphone="mic:pipemic", seconds=2, hop=6, progress=False).to_dict()
+    stages, live = result["precisions"]["fp32"]["latency_ms"], result["live"]["fp32"]
+    assert {"audio", "fusion", "hop", "emit"} <= set(stages)
+    assert not {"capture", "face", "visual"} & set(stages)
+    assert (live["camera"], live["microphone"]["granted"]["rate_hz"], live["audio_overruns"]) == (None, 48_000, 0)
 
 
 def test_wrong_use(bundle_path: Path, tmp_path: Path) -> None:
