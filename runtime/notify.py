@@ -93,6 +93,10 @@ class NotifySink:
         """The line that `systemctl status` shows."""
         self._notifier.send(f"STATUS={status_line(self._estimates, self._late_ms, status)}")
 
+    def counts(self) -> dict[str, Any]:
+        """What the status of a run says of its outputs."""
+        return {"state": "live", "written": self._estimates, "dropped": 0, "queued": 0}
+
     def close(self) -> None:
         """The run is over; the other outputs may take a moment to end."""
         with contextlib.suppress(OSError):

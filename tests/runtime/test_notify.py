@@ -13,6 +13,7 @@ import pytest
 from estimates import LIVE
 
 from sage_edge.runtime.notify import Notifier, NotifySink, estimates_of, status_line
+from sage_edge.runtime.status import counts
 
 
 class Systemd:
@@ -104,6 +105,7 @@ def test_the_status_line_can_be_read_back_and_stopping_is_said_once(systemd: Sys
     (said,) = systemd.said()
     assert said == "STATUS=84 estimates, 41 ms late, camera live 30.0/s, microphone stalled, 2 frames_stale lost, 187 MB"
     assert estimates_of(said.removeprefix("STATUS=")) == 84
+    assert counts(sink) == {"state": "live", "written": 84, "dropped": 0, "queued": 0}
     sink.close()
     sink.close()
     assert [message.partition("\n")[0] for message in systemd.said()] == ["STOPPING=1"]
