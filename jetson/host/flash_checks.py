@@ -139,6 +139,11 @@ def cautions(host: Host, bsp: Bsp, plan: Plan, steps: list[str]) -> list[str]:
     free_gb = shutil.disk_usage(bsp.root).free / 1e9
     if free_gb < plan.host_gb:
         found.append(f"{free_gb:.0f} GB are free under {bsp.root}, unpacking and images take about {plan.host_gb} GB")
+    connected = _connected(host, plan)
+    without = [module for module in connected if plan.wish.storage not in module.storages]
+    if without and len(without) < len(connected):
+        has = next(module for module in connected if module not in without)
+        found.append(f"{without[0].name} has the same USB number as {has.name} and no {TARGETS[plan.wish.storage]}: see that yours is {has.id}")
     family = [quirk for quirk in table().quirks if quirk.id in ("rcm-minimal-uefi", "firmware-stays") and quirk.concerns(plan.l4t, plan.family)]
     return found + [f"{quirk.fact}: {quirk.fix}" for quirk in family]
 
@@ -202,7 +207,7 @@ def _board(host: Host, plan: Plan) -> list[str]:
         return [f"no board in recovery mode on USB{others}: {RECOVERY[plan.family]}"]
     if len(ready) > 1:
         return [f"{len(ready)} boards in recovery mode ({', '.join('0955:' + usb for usb in ready)}): leave one connected"]
-    connected = [module for module in by_usb[ready[0]] if module.id in plan.board.modules]
+    connected = _connected(host, plan)
     if not connected:
         other = by_usb[ready[0]][0]
         boards = [board.name for board in table().boards.values() if other.id in board.modules]
@@ -211,6 +216,11 @@ def _board(host: Host, plan: Plan) -> list[str]:
         fits = list(dict.fromkeys(storage for module in connected for storage in module.storages))
         return [f"{connected[0].name} (0955:{ready[0]}) has no {plan.wish.storage}: --storage {' or '.join(fits)}"]
     return []
+
+
+def _connected(host: Host, plan: Plan) -> list[Module]:
+    """What the board on USB may be, of the modules that its configuration is for: some share a number."""
+    return [module for module in plan.modules if module.usb in (host.usb or ())]
 
 
 def _overlaid(bsp: Bsp, plan: Plan) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -347,6 +350,14 @@ def test_what_has_spoilt_runs_of_others_is_said_before_flashing_alone(tmp_path: 
     assert not [text for text in thor.cautions() if "NetworkManager" in text or "ufw" in text]
 
 
+def test_modules_that_share_a_number_and_not_a_storage_are_told_of(tmp_path: Path) -> None:
+    job = Job(tmp_path, storage="sd")
+    assert job.refused() == []
+    assert [text for text in job.cautions() if "see that yours is p3767-0005" in text]
+    job.wish = replace(job.wish, storage="nvme")
+    assert not [text for text in job.cautions() if "same USB number" in text]
+
+
 def test_the_host_is_read_from_its_files_and_tools(tmp_path: Path) -> None:
     fake = FakeBsp(tmp_path, "36.4.4")
     root = host_root(tmp_path / "host")
@@ -404,6 +415,34 @@ def test_the_command_flashes_says_how_far_it_is_and_what_comes_next(command: Job
     assert all(f"[{place}/{len(STEPS)}] {name}: done" in out for place, name in enumerate(STEPS, 1))
     assert "ssh sage@192.168.55.1" in out
     assert "correct horse" not in out + err + (command.fake.root / LOG).read_text()
+
+
+@as_root
+def test_ctrl_c_stops_the_tool_too_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    job.run(*STEPS[:-1])
+    job.fake.add_tool("lsusb", "Bus 001 Device 014: ID 0955:7523 NVIDIA Corp. APX")
+    (job.fake.bin / "sleep").symlink_to(shutil.which("sleep") or "sleep")
+    tool = job.fake.root / "tools/kernel_flash/l4t_initrd_flash.sh"
+    good = tool.read_text()
+    tool.write_text("#!/bin/sh\necho $$ > pid\nexec sleep 600\n")
+    command = [sys.executable, str(OVERLAY.with_name("flash")), *arguments(job)]
+    process = subprocess.Popen(command, env={"PATH": job.fake.bsp.path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    pid = job.fake.root / "pid"
+    while not (pid.exists() and pid.read_text().strip()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "stopped; the same command goes on with the step that was interrupted"
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+    assert job.fake.bsp.interrupted() == "flash"
+    tool.write_text(good)
+    assert job.run() == ["l4t_initrd_flash.sh"]
+    assert job.fake.bsp.interrupted() is None
 
 
 def test_the_command_refuses_everything_at_once_a_line_each(command: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
