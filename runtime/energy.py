@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .progress import Progress
 from .sources import AudioEvent, Event, FrameEvent
 from .ticks import NS_PER_S, SAMPLE_RATE_HZ
 
@@ -106,18 +107,21 @@ def idle(meter: Meter) -> Drawn:
     return meter.end()
 
 
-def measure(meter: Meter, players: dict[str, Player], block: Sequence[Event], start_ns: int, block_ns: int, at_rest: Drawn) -> dict[str, Energy]:
+def measure(
+    meter: Meter, players: dict[str, Player], block: Sequence[Event], start_ns: int, block_ns: int, at_rest: Drawn, progress: bool = True
+) -> dict[str, Energy]:
     """The energy of every player with `block`, the events of the hop of `block_ns` from `start_ns` on, the last that each of them has had."""
     again = {name: _again(block, start_ns, block_ns) for name in players}
     hops = math.ceil(STRETCH_S * NS_PER_S / block_ns)
     stretches: dict[str, list[tuple[Drawn, int]]] = {name: [] for name in players}
-    for _ in range(ROUNDS):
-        for name, player in players.items():
+    with Progress("power", ROUNDS * len(players), "stretches", shown=progress) as bar:
+        for name, player in [*players.items()] * ROUNDS:
             _play(meter, player, again[name], math.ceil(SETTLE_S * NS_PER_S / block_ns), block_ns)
             before = player.estimates
             meter.begin()
             _play(meter, player, again[name], hops, block_ns)
             stretches[name].append((meter.end(), player.estimates - before))
+            bar.step()
     return {name: Energy.of(each, at_rest) for name, each in stretches.items()}
 
 

@@ -188,7 +188,7 @@ def profile(
         timings = {name: run.timing(measured_s) for name, run in runs.items()}
         power = None
         if meter is not None and at_rest is not None:
-            used = energy.measure(meter, dict(runs), last.events, last.start_ns, last.length_ns, at_rest)
+            used = energy.measure(meter, dict(runs), last.events, last.start_ns, last.length_ns, at_rest, progress)
             power = Power(meter.source, at_rest, used, meter.slowed())
         first = next(iter(runs.values())).session
         raced = [choice for choice in choices if choice.raced]
