@@ -104,4 +104,4 @@ def _place(spec: str) -> str:
         return f"listen://{address.host}:{address.port}" if address.port else spec
     from .lines import parse_file
 
-    return target if target == "-" or "\0" in target else os.path.realpath(parse_file(target)[0])
+    return target if target == "-" or "\0" in target or scheme not in SCHEMES else os.path.realpath(parse_file(target)[0])

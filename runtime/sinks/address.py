@@ -19,8 +19,8 @@ from ..secrets import without_secrets
 FORMS = {
     "ws": "ws://HOST:PORT[?token=T]",
     "prometheus": "prometheus://HOST:PORT[?token=T]",
-    "mqtt": "mqtt://[USER:PASS@]HOST[:PORT]/TOPIC",
-    "mqtts": "mqtts://[USER:PASS@]HOST[:PORT]/TOPIC",
+    "mqtt": "mqtt://[USER:PASS@]HOST[:PORT]/TOPIC[?qos=1]",
+    "mqtts": "mqtts://[USER:PASS@]HOST[:PORT]/TOPIC[?qos=1]",
 }
 MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 _TOPIC_BYTES = 65_000
@@ -29,7 +29,7 @@ _TOPIC_BYTES = 65_000
 
 @dataclass(frozen=True)
 class Address:
-    """One parsed target. `topic` is MQTT's, "" for what serves; `str` gives it back without its secrets."""
+    """One parsed target. `topic` and `qos` are MQTT's, "" and 0 for what serves; `str` gives it back without its secrets."""
 
     scheme: str
     host: str
@@ -38,6 +38,7 @@ class Address:
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
+    qos: int = 0
 
     @classmethod
     def parse(cls, spec: str) -> Address:
@@ -52,14 +53,22 @@ class Address:
         if not spec.startswith(f"{scheme}://") or not host or " " in host or "#" in spec or not spec.isprintable():
             raise UsageError(f"sink {shown!r} is no address; write {form}")
         if scheme in MQTT_PORTS:
-            if parts.query:
-                raise UsageError(f"sink {shown!r} takes nothing behind its topic; write {form}")
+            if parts.query not in ("", "qos=0", "qos=1"):
+                raise UsageError(f"sink {shown!r} takes nothing behind its topic but ?qos=0 or 1; write {form}")
             if "@" in parts.path:
                 raise UsageError(f"sink {shown!r}: / in a user or password is %2F, ? is %3F, and @ in a topic %40; write {form}")
             user, password = (None if text is None else unquote(text) for text in (parts.username, parts.password))
             if user is not None and password is None:
                 password = os.environ.get("SAGE_EDGE_MQTT_PASSWORD") or None
-            return cls(scheme, host, MQTT_PORTS[scheme] if port is None else port, _topic(shown, unquote(parts.path)), user, password)
+            return cls(
+                scheme,
+                host,
+                MQTT_PORTS[scheme] if port is None else port,
+                _topic(shown, unquote(parts.path)),
+                user,
+                password,
+                qos=int(parts.query == "qos=1"),
+            )
         if port is None:
             raise UsageError(f"sink {shown!r} names no port; write {form}")
         if parts.path not in ("", "/") or parts.username is not None:

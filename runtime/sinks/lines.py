@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from ..errors import SinkError, UsageError
+from ..secrets import without_secrets
 from . import SinkClosed
 
 
@@ -23,7 +24,7 @@ def parse_file(target: str) -> tuple[str, bool]:
     if not mark:
         return target, False
     if option not in ("append=0", "append=1") or path in ("", "-"):
-        raise UsageError(f"output {target!r} has an unknown option {option!r}; write FILE?append=1 to go on where a file ends")
+        raise UsageError(f"output {without_secrets(target)!r} has an unknown option; write FILE?append=1 to go on where a file ends")
     return path, option == "append=1"
 
 

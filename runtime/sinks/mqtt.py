@@ -1,4 +1,4 @@
-"""Estimates to an MQTT broker, version 3.1.1, QoS 0. Below the topic of `mqtt[s]://[USER:PASS@]HOST[:PORT]/TOPIC`:
+"""Estimates to an MQTT broker, version 3.1.1. Below the topic of `mqtt[s]://[USER:PASS@]HOST[:PORT]/TOPIC[?qos=1]`:
 
 | topic | payload | retained |
 | --- | --- | --- |
@@ -8,8 +8,9 @@
 | TOPIC/status | the newest status | yes |
 | TOPIC/state | "online", or "offline" once the run has ended or was lost (last will) | yes |
 
-QoS 0 promises nothing: what was on its way when a connection broke is lost without a word. Only mqtts:// is encrypted; the broker's certificate
-must be one that this machine trusts.
+QoS 0, the default, promises nothing: what was on its way when a connection broke is lost without a word. With ?qos=1 a line counts as written once
+the broker has confirmed it, and is sent again after a break, maybe twice; each waits for the one before, so the way to the broker and back must be
+shorter than a line lasts. Only mqtts:// is encrypted; the broker's certificate must be one that this machine trusts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import importlib.util
 import json
 import ssl
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SinkError, UsageError
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 5.0
 SEND_S = 5.0
+LOOK_S = 0.2
 KEEPALIVE_S = 15
 
 
@@ -86,7 +89,7 @@ class MqttSink:
         client.connect_timeout = CONNECT_S
         client.on_connect = on_connect
         client.on_disconnect = lambda *_: answered.set()
-        client.will_set(f"{address.topic}/state", "offline", retain=True)
+        client.will_set(f"{address.topic}/state", "offline", address.qos, retain=True)
         if address.user is not None:
             client.username_pw_set(address.user, address.password)
         if address.scheme == "mqtts":
@@ -110,13 +113,18 @@ class MqttSink:
     def _publish(self, part: str, text: str, retain: bool = False) -> None:
         if self._client is None:
             raise SinkError(f"{self.spec} is not connected")
-        # Waiting until it is with the kernel keeps at most one message in paho's own queue, which has no bound.
-        sent = self._client.publish(f"{self._address.topic}/{part}", text, retain=retain)
+        # Waiting until it is with the kernel, or the broker, keeps at most one message in paho's own queue, which has no bound.
+        end_s = time.monotonic() + SEND_S
         try:
-            sent.wait_for_publish(SEND_S)
+            sent = self._client.publish(f"{self._address.topic}/{part}", text, self._address.qos, retain)
+            while not sent.is_published() and self._client.is_connected() and (left_s := end_s - time.monotonic()) > 0:
+                sent.wait_for_publish(min(LOOK_S, left_s))
+            published = sent.is_published()
         except (RuntimeError, ValueError):
             raise SinkError(f"{self.spec}: the connection to the broker is lost") from None
-        if not sent.is_published():
+        if not published and not self._client.is_connected():
+            raise SinkError(f"{self.spec}: the connection to the broker is lost")
+        if not published:
             raise SinkError(f"{self.spec}: the broker took nothing in {SEND_S:.0f} s")
 
     def _leave(self) -> None:

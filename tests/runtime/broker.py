@@ -61,6 +61,13 @@ class Broker:
             self._process.wait(DEADLINE_S)
             self._process = None
 
+    def kill(self) -> None:
+        """What a power cut is to its clients."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(DEADLINE_S)
+        self._process = None
+
     def received(self, topic: str) -> int:
         """How many messages of this topic it has got, in all its runs."""
         return sum("Received PUBLISH" in line and f"'{topic}', " in line for line in self._log.read_text().splitlines())

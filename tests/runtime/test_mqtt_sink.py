@@ -135,6 +135,27 @@ def test_a_broker_that_hangs_fails_and_one_that_goes_on_recovers(tmp_path: Path,
     assert recovered.what == "sink_recovered"
 
 
+def test_with_qos_1_nothing_counts_as_written_that_the_broker_did_not_get(tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    with broker:
+        queued = Queued(open_sink(f"mqtt://127.0.0.1:{broker.port}/home/desk?qos=1"), **QUICK)  # type: ignore[arg-type]
+        queued.start(FULL_HELLO)
+        queued.write(at(0))
+        assert queued.flush(DEADLINE_S)
+        broker.freeze(True)
+        queued.write(at(1))  # the kernel takes it, for a broker that will never read it
+        until(lambda: queued._at_work)
+        assert queued.written == 1
+        broker.kill()
+        until(lambda: queued.state == "failed")
+        broker.start()
+        assert queued.flush(DEADLINE_S)
+        assert broker.received("home/desk/estimate") == 2
+        queued.close()
+    assert queued.counts() == {"state": "closed", "written": 2, "dropped": 0, "queued": 0}
+    assert "the connection to the broker is lost" in queued.notices()[0].detail
+
+
 def test_a_broker_that_asks_for_a_password(tmp_path: Path) -> None:
     with Broker(tmp_path, "me", "p@ss") as broker:
         spec = f"mqtt://me:{{}}@127.0.0.1:{broker.port}/home/desk"

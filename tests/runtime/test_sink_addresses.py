@@ -24,6 +24,7 @@ from sage_edge.runtime.sinks.address import Address
         ("prometheus://localhost:9100", Address("prometheus", "localhost", 9100), "prometheus://localhost:9100"),
         ("mqtt://broker/room/1/", Address("mqtt", "broker", 1883, "room/1"), "mqtt://broker:1883/room/1"),
         ("mqtts://broker/room", Address("mqtts", "broker", 8883, "room"), "mqtts://broker:8883/room"),
+        ("mqtt://broker/room?qos=1", Address("mqtt", "broker", 1883, "room", qos=1), "mqtt://broker:1883/room"),
         (
             "mqtt://me:p%40ss:word@broker:1884/a%20b",
             Address("mqtt", "broker", 1884, "a b", "me", "p@ss:word"),
@@ -62,7 +63,9 @@ def test_forms(spec: str, expected: Address, shown: str) -> None:
         ("mqtt://broker/a%0Ab", "names no topic"),
         ("mqtt://broker/a\nb", "is no address"),
         ("ws://127.0.0.1:80\n80", "is no address"),
-        ("mqtt://broker/a?qos=1", "takes nothing behind its topic"),
+        ("mqtt://broker/a?qos=2", "takes nothing behind its topic but ?qos=0 or 1"),
+        ("mqtt://broker/a?qs=1", "takes nothing behind its topic"),
+        ("mqtt://broker/a?qos=", "takes nothing behind its topic"),
         ("mqt://broker/a", "did you mean mqtt://"),
         ("wss://127.0.0.1:80", "did you mean ws://"),
         ("promethius://127.0.0.1:80", "did you mean prometheus://"),
@@ -93,6 +96,7 @@ SECRET = "hunter2hunter2"
         f"ws://h:1/x?token={SECRET}",
         f"ws://me:{SECRET}@h:1",
         f"wx://h:1?token={SECRET}",
+        f"jsonl://h:1?token={SECRET}",
         f"ws://[h:1?token={SECRET}",
         f"ws://h:1?token={SECRET}&x",
         f"ws://h:1?token=a#{SECRET}",
@@ -129,7 +133,7 @@ def test_one_port_or_topic_for_two_sinks() -> None:
     with pytest.raises(UsageError, match="two outputs go to"):
         open_sinks(["ws://127.0.0.1:8765", "prometheus://127.0.0.1:8765"])
     with pytest.raises(UsageError, match="two outputs go to"):
-        open_sinks(["mqtt://a:b@broker/x", "mqtt://broker:1883/x/"])
+        open_sinks(["mqtt://a:b@broker/x", "mqtt://broker:1883/x/?qos=1"])
     sinks = open_sinks(["ws://127.0.0.1:0", "prometheus://127.0.0.1:0", "mqtt://broker/x", "mqtt://broker/y"])
     assert [sink.spec for sink in sinks] == ["ws://127.0.0.1:0", "prometheus://127.0.0.1:0", "mqtt://broker:1883/x", "mqtt://broker:1883/y"]
 
