@@ -113,7 +113,7 @@ def which(tool: str, path: str) -> str | None:
 
 def environment(path: str, extra: Mapping[str, str]) -> dict[str, str]:
     """For NVIDIA's tools: `path`, plain English messages, nothing of the caller's Python."""
-    return {"PATH": f"{path}:/usr/sbin:/sbin", "LC_ALL": "C", "HOME": "/root", **extra}
+    return {"PATH": f"{path}:/usr/sbin:/sbin", "LC_ALL": "C", "HOME": "/root", "PYTHONUNBUFFERED": "1", **extra}
 
 
 def _text(path: Path) -> str:

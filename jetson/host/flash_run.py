@@ -23,7 +23,7 @@ _RANDOM = re.compile(r"(Password - )([^,]*)")
 
 
 def run_plan(bsp: Bsp, plan: Plan, names: list[str], proven: Callable[[str], bool], say: Callable[[str], None], *, news_s: float = 30) -> None:
-    """Run the steps in `names`; a tool's latest line is said every `news_s` seconds.
+    """Run the steps in `names`; a tool's latest line is said every `news_s` seconds, of our own overlay all are.
 
     Raises HostError when one fails or does not leave behind what proves it; the log says the rest.
     """
@@ -41,7 +41,7 @@ def run_plan(bsp: Bsp, plan: Plan, names: list[str], proven: Callable[[str], boo
             _note(log, f"{step.name}: {step.command()}")
             bsp.begin(step.name)
             started = time.monotonic()
-            code, tail = _run(bsp, step, log, say, news_s)
+            code, tail = _run(bsp, step, log, say, 0 if step.name == "overlay" else news_s)
             seconds = time.monotonic() - started
             _note(log, f"{step.name}: exit code {code} after {seconds:.0f} s")
             if code:
@@ -81,7 +81,7 @@ def _run(bsp: Bsp, step: Step, log: IO[str], say: Callable[[str], None], news_s:
             now = time.monotonic()
             if text.strip() and now - said >= news_s:
                 said = now
-                say(f"  {now - started:.0f} s: {text.strip()[:120]}")
+                say(f"  {now - started:.0f} s: {text.strip()[:150]}")
         return process.wait(), list(tail)
     finally:
         if process.poll() is None:
@@ -97,7 +97,7 @@ def _failed(step: Step, code: int, tail: list[str], log: Path) -> str:
             return f"step '{step.name}' failed with exit code {code}: {failure.fact}; {failure.fix} (all of it in {log})"
     lines = [line.strip() for line in tail if line.strip()]
     last = next((line for line in reversed(lines) if line.lower().startswith("error")), lines[-1] if lines else "it said nothing")
-    return f"step '{step.name}' failed with exit code {code}: {last}; see {log}, then run the same command again"
+    return f"step '{step.name}' failed with exit code {code}: {last.removeprefix('error: ')}; see {log}, then run the same command again"
 
 
 def _note(log: IO[str], text: str) -> None:

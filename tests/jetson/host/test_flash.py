@@ -214,6 +214,7 @@ def test_the_overlay_step_is_the_command_of_its_own_with_the_settings(tmp_path: 
     job.run(*STEPS[:5])
     assert OVERLAY.exists()
     assert "SAGE_EDGE_CAMERA=csi://0" in Layout(job.fake.root / "rootfs").settings.read_text()
+    assert any("libportaudio2" in line for line in job.said), "what a release cannot bring is said here, not in the log alone"
 
 
 NX, AGX, THOR = "7323", "7023", "7026"
