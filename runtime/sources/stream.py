@@ -1,13 +1,14 @@
 """Network cameras through PyAV: HTTP MJPEG (or whatever else FFmpeg finds behind http), RTSP over TCP where the server has it.
 
-Opening and every read are bounded in time; frames are stamped when their last byte has come. A server may redirect to another host, and certificates
-of https are not checked: cameras sign their own.
+Opening and every read are bounded in time; frames are stamped when their last byte has come. A server may redirect to another host. Cameras sign
+their own certificates: those of https are only checked when $SAGE_EDGE_CAMERA_CA names a file of the ones to trust.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -129,9 +130,10 @@ class StreamReader:
 def _open(uri: CameraUri) -> Any:
     import av
 
-    errors = av.error
+    errors, trusted = av.error, _trusted(uri)
+    trust = {} if trusted is None else {"tls_verify": "1", "ca_file": trusted}
     try:
-        return av.open(uri.target, timeout=(_OPEN_S, _READ_S), options=_OPTIONS, metadata_errors="replace")
+        return av.open(uri.target, timeout=(_OPEN_S, _READ_S), options={**_OPTIONS, **trust}, metadata_errors="replace")
     except (errors.HTTPUnauthorizedError, errors.HTTPForbiddenError) as error:
         raise SourceError(f"{uri.text}: {_reason(error)}; write {urlsplit(uri.target).scheme}://USER:PASSWORD@HOST/...") from None
     except errors.HTTPClientError as error:
@@ -140,7 +142,18 @@ def _open(uri: CameraUri) -> Any:
         raise SourceError(f"{uri.text} answers, but not with a video; give the address of the stream itself, not of a page") from None
     except av.FFmpegError as error:
         _look_up(uri)
-        raise Unreachable(f"{uri.text}: {_reason(error)}") from None
+        unsure = "" if trusted is None else f", or its certificate is none of {trusted}"
+        raise Unreachable(f"{uri.text}: {_reason(error)}{unsure}") from None
+
+
+def _trusted(uri: CameraUri) -> str | None:
+    """The file of certificates that a https camera must be signed by; None where nobody asked for it."""
+    path = os.environ.get("SAGE_EDGE_CAMERA_CA") or None
+    if path is None or not uri.target.lower().startswith("https:"):
+        return None
+    if not os.access(path, os.R_OK):
+        raise SourceError(f"{uri.text}: $SAGE_EDGE_CAMERA_CA is {path!r}, which cannot be read; name a file of certificates (PEM)")
+    return path
 
 
 def _look_up(uri: CameraUri) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -52,10 +54,10 @@ def jpeg(picture: NDArray[np.uint8]) -> bytes:
 
 
 class MjpegServer:
-    """Numbered pictures at `rate_hz` on a port of its own, which it keeps over `stop` and `start`."""
+    """Numbered pictures at `rate_hz` on a port of its own, which it keeps over `stop` and `start`; https with a `certificate`, its key beside it."""
 
-    def __init__(self, rate_hz: float = 100.0) -> None:
-        self.rate_hz = rate_hz
+    def __init__(self, rate_hz: float = 100.0, certificate: Path | None = None) -> None:
+        self.rate_hz, self._certificate = rate_hz, certificate
         self.mode = "live"
         """"live", "silent" (the connection stays open), "frozen", "black"."""
         self.size = (160, 120)
@@ -68,7 +70,7 @@ class MjpegServer:
 
     @property
     def uri(self) -> str:
-        return f"http://127.0.0.1:{self.port}/cam.mjpg"
+        return f"http{'' if self._certificate is None else 's'}://127.0.0.1:{self.port}/cam.mjpg"
 
     def start(self) -> None:
         outer = self
@@ -86,6 +88,10 @@ class MjpegServer:
         self._running.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
+        if self._certificate is not None:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(self._certificate, self._certificate.with_suffix(".key"))
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
