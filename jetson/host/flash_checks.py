@@ -18,7 +18,7 @@ from ..layout import Layout
 from ..release_file import Release, ReleaseError
 from .bsp import Bsp, environment, which
 from .errors import HostError
-from .flash_plan import STEPS, TARGETS, Plan, missing_rootfs
+from .flash_plan import FAMILIES, STEPS, TARGETS, Plan, missing_rootfs
 
 RECOVERY = {
     "orin-nano": "take its power away, bridge FC_REC and GND (pins 9 and 10 of the button header), connect its USB-C port, give it power",
@@ -211,7 +211,7 @@ def _board(host: Host, plan: Plan) -> list[str]:
     if not connected:
         other = by_usb[ready[0]][0]
         boards = [board.name for board in table().boards.values() if other.id in board.modules]
-        return [f"{other.name} (0955:{ready[0]}) is connected, {plan.board.name} is for {plan.modules[0].name}: --board {' or '.join(boards)}"]
+        return [f"{other.name} (0955:{ready[0]}) is connected, {plan.board.name} is for {FAMILIES[plan.family]}: --board {' or '.join(boards)}"]
     if not any(plan.wish.storage in module.storages for module in connected):
         fits = list(dict.fromkeys(storage for module in connected for storage in module.storages))
         return [f"{connected[0].name} (0955:{ready[0]}) has no {plan.wish.storage}: --storage {' or '.join(fits)}"]

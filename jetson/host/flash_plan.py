@@ -20,6 +20,7 @@ from .errors import HostError
 STEPS = ("rootfs", "prerequisites", "binaries", "user", "overlay", "flash")
 STORAGES = {"nvme": "nvme0n1p1", "usb": "sda1", "sd": "mmcblk0p1", "emmc": "mmcblk0p1"}
 """Storage -> partition of the system, as the board names it."""
+FAMILIES = {"orin-nano": "Jetson Orin Nano and Orin NX", "agx-orin": "Jetson AGX Orin", "thor": "Jetson Thor"}
 TARGETS = {"nvme": "NVMe drive", "usb": "USB drive", "sd": "SD card", "emmc": "module's eMMC"}
 OVERLAY = Path(__file__).resolve().parents[1] / "overlay"
 MASK = "********"
@@ -192,7 +193,7 @@ def _check_line(board: Board, modules: tuple[Module, ...], line: Line, l4t: str)
     if not line.supported:
         raise HostError(f"L4T {l4t} is JetPack {line.jetpack}, which is not supported: {line.why_not}; take L4T {fits}")
     if modules[0].family not in line.families:
-        raise HostError(f"L4T {l4t} is not made for {modules[0].name}: {board.name} takes L4T {fits}")
+        raise HostError(f"L4T {l4t} is not made for {FAMILIES[modules[0].family]}: {board.name} takes L4T {fits}")
     if line.major not in board.since or number(l4t) < number(board.since[line.major]):
         raise HostError(f"L4T {l4t} does not know {board.name} yet: take L4T {fits}")
 

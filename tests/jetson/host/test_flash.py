@@ -232,7 +232,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no lsusb": ({"usb": None}, {}, "lsusb is missing.* apt-get install usbutils"),
     "running, not in recovery mode": ({"usb": ("7020",)}, {}, r"no board in recovery mode on USB \(0955:7020 is NVIDIA's"),
     "two boards": ({"usb": (NX, AGX)}, {}, "2 boards in recovery mode .*leave one connected"),
-    "another board": ({"usb": (AGX,)}, {}, r"AGX Orin .* is connected, .* is for Jetson Orin NX 16GB: --board jetson-agx-orin-devkit or "),
+    "another board": ({"usb": (AGX,)}, {}, r"AGX Orin .* is connected, .* is for Jetson Orin Nano and Orin NX: --board jetson-agx-orin-devkit or "),
     "a storage that the module has not": ({"usb": (NX,)}, {"storage": "sd"}, r"Jetson Orin NX 16GB \(0955:7323\) has no sd: --storage nvme or usb"),
     "no root file system": (
         {},
