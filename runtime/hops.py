@@ -95,6 +95,8 @@ class Hops:
     def poll(self) -> list[Estimate]:
         """What has been computed since the last poll, oldest first. Raises as `check`."""
         self.check()
+        if not self._done:
+            return []
         estimates: list[Estimate] = []
         while self._done:
             estimates += self._done.popleft()

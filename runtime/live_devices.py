@@ -39,6 +39,8 @@ ASLEEP_NS = NS_PER_S
 """The machine was suspended for longer than this; the clock stood still, but what comes now does not belong to what came before."""
 TURN_S = 1 / 30
 """The longest turn while nothing comes."""
+LOOK_NS = NS_PER_S // 10
+"""So often devices and sinks are asked for notices, and lateness and heat are looked at."""
 HEAR_NS = NS_PER_S
 """Sound is fetched when a hop needs it, and this often where that is rarer: it waits in libsage, and a large piece costs as much as a small one."""
 BEHIND_TICKS = 8
@@ -153,6 +155,9 @@ class _Loop:
         self._sound_ns: int | None = None
         """The least that sound has come behind the time it stands for, None when none has come: it need not be asked for sooner."""
         self._epoch_ns = self._pushed_ns = self._heard_ns = self._fetched_ns = self._start_ns
+        self._looked_ns = self._start_ns - LOOK_NS
+        self._notices = [part.notices for part in (camera, microphone, *sinks) if part is not None and hasattr(part, "notices")]
+        self._capture_ns = session.stages["capture"]
         self._lost = self._losses()
         self._line = StatusLine(clock, session.stages, camera, microphone, sinks)
 
@@ -164,8 +169,7 @@ class _Loop:
             if end_ns is not None and self._now_ns >= end_ns:
                 ended = "seconds"
                 break
-            self._turn()
-            if getattr(self._camera, "ended", False):
+            if not self._turn() and getattr(self._camera, "ended", False):
                 ended = "end"
                 break
         self._hear()
@@ -204,7 +208,8 @@ class _Loop:
             **self._about,
         }
 
-    def _turn(self) -> None:
+    def _turn(self) -> bool:
+        """Whether there was a frame."""
         if self._camera is None:
             self._clock.sleep(TURN_S)
         else:
@@ -234,11 +239,14 @@ class _Loop:
         if behind:
             session.set_hop(self._degrader.level.hop)
         self._emit()
-        self._tell()
-        self._watch()
+        if now_ns - self._looked_ns >= LOOK_NS:
+            self._looked_ns = now_ns
+            self._tell()
+            self._watch()
         if now_ns - self._status_ns >= STATUS_NS:
             self._status()
         self._worked_ns = self._clock.now_ns()
+        return frame is not None
 
     def _hear(self) -> None:
         self._fetched_ns = self._now_ns
@@ -285,7 +293,7 @@ class _Loop:
     def _look(self, frame: FrameEvent) -> None:
         self._frames += 1
         self._newest_ns = frame.t_ns
-        self._session.stages.add("capture", self._now_ns - frame.t_ns)
+        self._capture_ns.add(self._now_ns - frame.t_ns)
         if frame.t_ns - self._pushed_ns >= self._spacing_ns:
             self._pushed_ns = frame.t_ns
             self._session.push_frame(frame.pixels, frame.t_ns, frame.format, copy=False)
@@ -372,10 +380,9 @@ class _Loop:
 
     def _tell(self) -> None:
         """Hand on what devices and sinks have to say."""
-        for part in (self._camera, self._microphone, *self._sinks):
-            if part is not None and hasattr(part, "notices"):
-                for notice in part.notices():
-                    self._notice(notice)
+        for notices in self._notices:
+            for notice in notices():
+                self._notice(notice)
 
     def _notice(self, notice: Notice) -> None:
         self._say(notice)

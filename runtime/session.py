@@ -37,6 +37,7 @@ from .tracks import Seen, TrackWindows
 FOLLOW = ("largest", "all")
 MOST_FACES = 16
 """What `most_faces` may be: a batch of so many faces is far more than a small board keeps up with."""
+_AT_ONCE = -(1 << 62)
 _BOX = tuple[float, float, float, float]
 
 
@@ -123,7 +124,8 @@ class Session:
         self._inner = m.face.input_size / m.face.crop_size
         self._crop = [Cropper(faces, m.face.mean, m.face.std) for faces in self._graphs.visual.inputs["faces"]]
         self._max_age_ns = int(m.face.max_age_ms * 1_000_000)
-        self._next_tick, self._decided, self._newest_of_hop = 0, -1, hop - 1
+        self._next_tick = 0
+        self._plan_hop(-1, hop - 1)
         self._frame: Frame | None = None
         self._kept: list[NDArray[np.uint8]] = [np.empty(0, np.uint8) for _ in range(most)]
         self._frames_stale = self._more_overruns = self._more_stale = self._more_sinks = 0
@@ -196,7 +198,10 @@ class Session:
         self._open()
         _check_hop(ticks, self.window)
         self.hop = ticks
-        self._newest_of_hop = max(self._decided + ticks, self._time.over() - 1)
+        over = self._time.over()
+        self._plan_hop(self._decided, max(self._decided + ticks, over - 1))
+        if self._newest_of_hop < over:
+            self._due = _AT_ONCE
 
     def skip(self, t_ns: int) -> None:
         """After a jump of the clock: drop frames, sound and ticks that no hop was decided for, and go on at the first tick at or after `t_ns`,
@@ -207,7 +212,8 @@ class Session:
         self._time.restart(t_ns)
         self._sound.restart()
         self._tracks.clear()
-        self._next_tick, self._decided, self._newest_of_hop = 0, -1, self.hop - 1
+        self._next_tick = 0
+        self._plan_hop(-1, self.hop - 1)
         self._frame, self._skipped = None, True
 
     # ---- what comes out
@@ -226,7 +232,7 @@ class Session:
     def due_ns(self) -> int:
         """When the newest tick of the next hop is over: before, no time that is given to `advance` changes anything. 0 before the epoch."""
         epoch_ns = self._time.epoch_ns
-        return 0 if epoch_ns is None else epoch_ns + tick_time_ns(self._newest_of_hop + 1, self.rate_hz)
+        return 0 if epoch_ns is None else epoch_ns + self._due
 
     @property
     def drops(self) -> Drops:
@@ -301,7 +307,10 @@ class Session:
             return None
         time.video_ns = ns
         before = time.begun(ns)
-        self._decide(time.over(), before)
+        if ns < self._due:
+            self._reach(before)
+        else:
+            self._decide(time.over(), before)
         if self._next_tick > before:
             self._frames_stale += 1
         self._frame = Frame(ns, int(t_ns), format, whole)
@@ -391,7 +400,12 @@ class Session:
         samples = samples[edges[self.window - ticks] : edges[-1]]
         epoch_ns = self._time.epoch_ns or 0
         hops.run(Hop(newest, ticks, epoch_ns, seen, samples, heard, self.drops, perf_counter_ns() - start))
-        self._decided, self._newest_of_hop = newest, newest + self.hop
+        self._plan_hop(newest, newest + self.hop)
+
+    def _plan_hop(self, decided: int, newest: int) -> None:
+        """Tick `decided` is the last that a hop was decided for, `newest` the last of the next hop, which is due when that tick is over."""
+        self._decided, self._newest_of_hop = decided, newest
+        self._due = tick_time_ns(newest + 1, self.rate_hz)
 
 
 def _check_hop(hop: object, window: int) -> None:

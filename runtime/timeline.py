@@ -44,8 +44,7 @@ class Timeline:
         if self.epoch_ns is None:
             self.epoch_ns = t_ns
         relative = t_ns - self.epoch_ns
-        ahead = relative - max(self.video_ns, self.advanced_ns, self._audio_ns(), 0)
-        if ahead > MAX_JUMP_NS:
+        if relative - self.video_ns > MAX_JUMP_NS and (ahead := relative - max(self.advanced_ns, self._audio_ns(), 0)) > MAX_JUMP_NS:
             raise UsageError(f"t_ns {t_ns} is {ahead / 1e9:.0f} s ahead of the session; stamps are nanoseconds of one clock for frames and sound")
         return relative
 
