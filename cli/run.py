@@ -2,7 +2,8 @@
 
 Every hop gives one estimate (twice a second by default), also while there is no face or no sound: then its masks and reliabilities say so.
 Outputs, any number of them: jsonl:- (stdout, the default), jsonl:FILE, csv:FILE, ws://HOST:PORT, mqtt://HOST/TOPIC, prometheus://HOST:PORT; --serve
-adds a page to watch it on. Each line is written at once; a file holds whole lines whenever the run stops. Warnings, notices and the closing
+adds a page to watch it on. FILE is emptied first, FILE?append=1 goes on where it ends; mqtt://HOST/TOPIC?qos=1 has the broker confirm each line.
+Each line is written at once; a file holds whole lines whenever the run stops. Warnings, notices and the closing
 summary go to stderr. Nothing is sent or written that was not asked for, but that auto and bf16 keep what was measured in the user's cache folder
 ($XDG_CACHE_HOME/sage-edge); no frame leaves the process without --share-video.
 
