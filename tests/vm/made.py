@@ -1,0 +1,74 @@
+"""The releases of a run: the one that is laid in, a good one after it, and one that must not stay."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from releases import altered
+from report import Failure, Report
+
+from sage_edge.jetson.release_file import Release
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = "3.11"
+"""Debian 12's."""
+_LOOP = "site/sage_edge/runtime/live_devices.py"
+_EMIT = b"    def _emit(self) -> None:\n"
+
+
+@dataclass(frozen=True)
+class Releases:
+    """Archives; the last two are on the stick."""
+
+    first: Path
+    good: Path
+    crashing: Path
+    """Passes every check before it is switched to, and fails when it has given a few estimates."""
+
+    @property
+    def stick(self) -> Path:
+        return self.good.parent
+
+
+def make_releases(bundle: Path | None, work: Path, report: Report) -> Releases:
+    """The first one is made by `jetson/release`, as a person would."""
+    command = [str(ROOT / "jetson/release"), "--python", PYTHON, "--bundle", str(bundle or _bundle(report)), "--out", str(work / "release")]
+    command += ["--wheels", str(work / "wheels")]
+    report.did(" ".join(command))
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    report.saw(done.stdout + done.stderr)
+    if done.returncode:
+        raise Failure(f"jetson/release ended with exit code {done.returncode}")
+    first = max((work / "release").glob("sage-edge-*.tar.gz"), key=lambda path: path.stat().st_mtime_ns)
+    stick = work / "stick"
+    stick.mkdir(exist_ok=True)
+    for old in stick.iterdir():
+        old.unlink()
+    version = Release.read(first).version
+    made = Releases(first, altered(first, stick, f"{version}.good", {}), altered(first, stick, f"{version}.crashing", {_LOOP: _crash}))
+    for path in sorted(stick.iterdir()):
+        report.saw(f"{path.name}, {path.stat().st_size / 1e6:.0f} MB")
+    return made
+
+
+def _bundle(report: Report) -> Path:
+    """The demo's where there is one, else a tiny one that is taught in a minute."""
+    demo = ROOT / "out/demo/demo.sage"
+    if demo.is_dir():
+        return demo
+    sys.path.append(str(ROOT / "tests/aarch64"))
+    from taught import taught
+
+    folder = taught() / "tiny.sage"
+    report.did(f"took {folder.relative_to(ROOT)}, taught for tests")
+    return folder
+
+
+def _crash(code: bytes) -> bytes:
+    """The loop, but its second hop kills the process."""
+    if code.count(_EMIT) != 1:
+        raise Failure(f"{_LOOP} has no {_EMIT.decode().strip()!r} any more: tell tests/vm/made.py where estimates are emitted")
+    return code.replace(_EMIT, _EMIT + b"        if self._estimates > 1:\n            __import__('os').abort()\n")

@@ -1,0 +1,41 @@
+"""Other releases made from one: the same files under another version, some of them changed, so that there is something to update to."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+from sage_edge.jetson.release_file import DESCRIPTION, Release, ReleasedFile
+
+Change = Callable[[bytes], bytes]
+
+
+def altered(source: Path, folder: Path, version: str, changes: dict[str, Change]) -> Path:
+    """A release in `folder` that calls itself `version`; `changes` maps a path in it to what becomes of its bytes. It verifies like any other, and is
+    not compressed: an emulated core would spend its time on that."""
+    release = Release.read(source)
+    with tarfile.open(source) as archive:
+        changed = {name: change(_bytes(archive, name)) for name, change in changes.items()}
+        files = {name: ReleasedFile(len(data), hashlib.sha256(data).hexdigest()) for name, data in changed.items()}
+        other = dataclasses.replace(release, version=version, files={**release.files, **files})
+        changed[DESCRIPTION] = other.to_json().encode()
+        target = folder / other.file_name
+        with tarfile.open(target, "w:gz", compresslevel=0) as out:
+            for member in archive:
+                data = changed.get(member.name)
+                if data is None:
+                    out.addfile(member, archive.extractfile(member))
+                else:
+                    member.size = len(data)
+                    out.addfile(member, io.BytesIO(data))
+    return target
+
+
+def _bytes(archive: tarfile.TarFile, name: str) -> bytes:
+    stream = archive.extractfile(name)
+    assert stream is not None
+    return stream.read()
