@@ -52,6 +52,8 @@ def install_system_files(folder: Path, layout: Layout) -> list[Path]:
                 write_beside(target, content, 0o600 if target == layout.settings else 0o644)
                 written.append(target)
             continue
+        if target.is_symlink() and os.readlink(target) == os.devnull:
+            continue  # masked
         if target.suffix in _UNITS and not target.is_symlink():
             # before the unit itself: cut off in between, the next run still sees a new unit
             written += _enable(target, (folder / name).read_text(), layout)

@@ -211,7 +211,7 @@ def _entry(name: str, entry: Any, where: str) -> ReleasedFile:
     if not _is_safe(name):
         raise ReleaseError(f"{where}: path {name!r} leads out of the release; do not install it")
     size, sha256 = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
-    if type(size) is not int or size < 0 or not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
+    if type(size) is not int or not 0 <= size < 1 << 40 or not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ReleaseError(f"{where}: {name!r} has no size and sha256; {_AGAIN}")
     return ReleasedFile(size, sha256)
 

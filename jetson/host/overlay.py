@@ -11,7 +11,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ..lay_in import install_system_files, switch, system_targets
@@ -42,6 +42,7 @@ def lay_in(layout: Layout, archive: Path, settings: Mapping[str, str], say: Call
     """`overlay` without its look at the root, for the system that runs."""
     try:
         release = Release.read(archive)
+        _check_links(layout, release.files)
         folder = unpack(archive, layout)
         say(f"{_inside(folder, layout)}: sage-edge {release.version}, {len(release.files)} files, {release.unpacked_bytes / 1e6:.0f} MB")
         written = install_system_files(folder, layout)
@@ -67,6 +68,7 @@ def plan(root: Path, archive: Path, settings: Mapping[str, str]) -> list[str]:
     try:
         release = Release.read(archive)
         release.check_fits(root)
+        _check_links(layout, release.files)
     except ReleaseError as error:
         raise HostError(str(error)) from None
     lines = [f"{_inside(layout.versions / release.version, layout)}: {len(release.files)} files, {release.unpacked_bytes / 1e6:.0f} MB"]
@@ -98,12 +100,24 @@ def _check_root(root: Path) -> None:
         raise HostError(f"{root} is no root file system; unpack one there (sudo tar -xpf), or mount the board's root partition and name that folder")
     if os.path.samefile(root, "/"):
         raise HostError(f"{root} is the system that runs; use jetson/provision --local")
-    for name in ("opt", "opt/sage-edge", "etc/systemd/system", "etc/udev/rules.d", "etc/sage-edge", "usr/local/bin"):
-        if not (root / name).resolve().is_relative_to(root.resolve()):
-            raise HostError(f"{root / name} leads to {(root / name).resolve()}, outside of {root}; make it a relative link")
     owner = (root / "usr").stat().st_uid
     if os.geteuid() not in (0, owner) or not os.access(root / "etc", os.W_OK):
         raise HostError(f"{root} belongs to user {owner} and this is user {os.geteuid()}; run it with sudo")
+
+
+def _check_links(layout: Layout, names: Iterable[str]) -> None:
+    """Raises HostError where a link of the root file system would lead what is written out of it."""
+    root = layout.root.resolve()
+    units = layout.root / "etc/systemd/system"
+    targets = {
+        layout.versions,
+        *(target.parent for target in system_targets(names, layout).values()),
+        *units.glob("*.wants"),
+        *units.glob("*.requires"),
+    }
+    for folder in sorted(targets):
+        if not folder.resolve().is_relative_to(root):
+            raise HostError(f"{folder} leads to {folder.resolve()}, outside of {layout.root}; make it a relative link")
 
 
 def _inside(path: Path, layout: Layout) -> str:

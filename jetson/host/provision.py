@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import re
 import shlex
 import subprocess
 import sys
@@ -78,7 +79,7 @@ class Board:
 
     @property
     def prefix(self) -> list[str]:
-        return ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", self.host] if self.host else []
+        return ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "--", self.host] if self.host else []
 
     def _words(self, command: Sequence[str]) -> list[str]:
         # ssh hands a line to the shell there
@@ -175,6 +176,8 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true", help="ask the board, print what would be done, and do nothing")
     arguments = parser.parse_args()
     try:
+        if arguments.host is not None and not re.fullmatch(r"[^-\s]\S*", arguments.host):
+            raise HostError(f"{arguments.host!r} is no [USER@]HOST; name the board, or give --local on the board itself")
         options = [word for setting in arguments.conf for word in ("--conf", "=".join(parse_setting(setting)))]
         options += ["--packages"] * arguments.packages
         provision(Board(None if arguments.local else arguments.host), arguments.release, options, arguments.dry_run)

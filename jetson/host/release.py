@@ -60,7 +60,7 @@ def make_release(
         archive = pack(content, out)
     say(f"{archive}: sage-edge {release.version} for Python {python} on {ARCH}, {archive.stat().st_size / 1e6:.1f} MB")
     if manifest["trained_on"]["synthetic"]:
-        say("note: this model was trained on synthetic data; a board runs it only with --conf SAGE_EDGE_ALLOW_DEMO=1")
+        say("note: this model was trained on synthetic data; a board runs it only with --conf SAGE_EDGE_ALLOW_DEMO=yes")
     return archive
 
 

@@ -136,6 +136,7 @@ def test_a_damaged_or_foreign_file_in_an_installed_release_is_found_and_installi
         (describe(lambda value: value["files"].update({"/evil": {"bytes": 4, "sha256": "0" * 64}})), "leads out of the release"),
         (describe(lambda value: value["files"].update({"a/./evil": {"bytes": 4, "sha256": "0" * 64}})), "leads out of the release"),
         (describe(lambda value: value["files"].update({"evil": {"bytes": -4, "sha256": "0" * 64}})), "no size and sha256"),
+        (describe(lambda value: value["files"].update({"evil": {"bytes": 10**400, "sha256": "0" * 64}})), "no size and sha256"),
         (lambda members: members.__setitem__(0, (members[0][0], b"[" * 100000)), "not valid JSON"),
     ],
 )

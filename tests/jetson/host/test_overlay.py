@@ -151,15 +151,47 @@ def test_a_cut_between_any_two_writes_is_mended_by_the_next_run(tmp_path: Path, 
 def test_the_running_system_and_what_is_no_system_are_refused(tmp_path: Path, root: Path) -> None:
     archive = make_release(tmp_path, UNITS)
     (tmp_path / "slash").symlink_to("/")
-    (tmp_path / "elsewhere").mkdir()
     for place, said in ((Path("/"), "is the system that runs"), (tmp_path / "slash", "is the system that runs"), (tmp_path, "no root file system")):
         for refuse in (overlay, plan):
             with pytest.raises(HostError, match=said):
                 refuse(place, archive, {})
-    (root / "opt").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(HostError, match="outside of"):
-        overlay(root, archive, {}, quiet)
-    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def folders_written(tmp_path: Path) -> list[str]:
+    """Every folder in which the overlay puts anything, and those that these are in."""
+    whole = make_system(tmp_path / "whole")
+    (whole / "etc").mkdir()
+    overlay(whole, make_release(tmp_path, UNITS), {}, quiet)
+    written = {Path(name).parent for name in snapshot(whole) if not name.startswith(("usr/bin/", "opt/sage-edge/versions/"))}
+    return sorted({str(each) for folder in {*written, Path("opt/sage-edge/versions")} for each in (folder, *folder.parents)} - {".", "etc", "usr"})
+
+
+def test_no_link_of_the_root_file_system_leads_out_of_it(tmp_path: Path) -> None:
+    folders = folders_written(tmp_path)
+    assert {"opt/sage-edge/versions", "etc/systemd/system/a.target.wants", "etc/systemd/system/b.target.requires", "usr/local"} <= set(folders)
+    archive = make_release(tmp_path, UNITS)
+    for number, folder in enumerate(folders):
+        root = make_system(tmp_path / f"root-{number}")
+        outside = tmp_path / f"outside-{number}"
+        outside.mkdir()
+        (root / "etc").mkdir()
+        (root / folder).parent.mkdir(parents=True, exist_ok=True)
+        (root / folder).symlink_to(outside)
+        before = snapshot(root)
+        for refuse in (plan, overlay):
+            with pytest.raises(HostError, match="outside of"):
+                refuse(root, archive, {})
+        assert list(outside.iterdir()) == [], folder
+        assert snapshot(root) == before, folder
+
+
+def test_a_masked_unit_stays_masked(tmp_path: Path, root: Path) -> None:
+    mask = root / "etc/systemd/system/sage-edge.service"
+    mask.parent.mkdir(parents=True)
+    mask.symlink_to("/dev/null")
+    overlay(root, make_release(tmp_path, UNITS), {}, quiet)
+    assert os.readlink(mask) == "/dev/null"
+    assert not (root / "etc/systemd/system/multi-user.target.wants").exists()
 
 
 def test_a_command_of_the_owner_is_not_overwritten(tmp_path: Path, root: Path) -> None:

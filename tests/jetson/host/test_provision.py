@@ -115,6 +115,8 @@ def test_what_stands_in_the_way_is_one_line_and_changes_nothing(machine: Machine
         ("board", older, f"make one with jetson/release --python {list(HERE)[-1]}"),
         ("board", other, "the release is for riscv64; name a Jetson"),
         ("board", tmp_path / "none", "No such file"),
+        ("", archive, "'' is no [USER@]HOST"),
+        ("a b", archive, "'a b' is no [USER@]HOST"),
         ("board", archive.with_name("content-1.0"), "is a folder; name the file"),
     ):
         refused = run_tool("provision", host, "--release", file, path=client)
@@ -122,6 +124,8 @@ def test_what_stands_in_the_way_is_one_line_and_changes_nothing(machine: Machine
         assert refused.stderr.startswith("error: "), host
         assert refused.stderr.count("\n") == 1, refused.stderr
         assert said in refused.stderr
+    dashed = run_tool("provision", "--release", archive, "--", "-oProxyCommand=touch x", path=client)
+    assert "'-oProxyCommand=touch x' is no [USER@]HOST" in dashed.stderr
     assert machine.asked == []
     assert not machine.layout.versions.exists()
 

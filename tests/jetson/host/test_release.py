@@ -80,7 +80,7 @@ def test_a_release_holds_the_wheels_of_its_python_the_model_the_units_and_no_tra
     assert release.model_digest == read_bundle(bundle)["digest"]
     assert not [name for name, content in held.items() if str(tmp_path).encode() in content]
     assert not [name for name in held if "__pycache__" in name or name.endswith((".pyc", "direct_url.json"))]
-    assert any("SAGE_EDGE_ALLOW_DEMO=1" in line for line in said)
+    assert any("SAGE_EDGE_ALLOW_DEMO=yes" in line for line in said)
     assert [path.name for path in (tmp_path / "out").iterdir()] == [archive.name]
     assert OURS not in {path.name for path in wheels.iterdir()}
 
