@@ -102,6 +102,8 @@ def system(folder: Path) -> Path:
     if not target.is_dir():
         work = _fresh(target)
         call(["mmdebstrap", "--quiet", "--architectures=arm64", "--variant=extract", f"--include={','.join(DEBIAN)}", SUITE, work])
+        # Device nodes would be read without end by whoever copies the folder.
+        shutil.rmtree(work / "dev")
         (work / "proc").mkdir(exist_ok=True)
         # ONNX Runtime reads it at import and dies of an x86 one; qemu opens this one in its place.
         (work / "proc/cpuinfo").write_text("".join(CPUINFO.format(core) for core in range(2)))
