@@ -133,6 +133,16 @@ def test_a_file_is_appended_to_when_asked(tmp_path: Path) -> None:
         assert path.read_text() == head + "\n"
 
 
+def test_a_file_that_is_emptied_under_way_goes_on_at_its_beginning(tmp_path: Path) -> None:
+    sink = open_sink(f"jsonl:{tmp_path / 'x.jsonl'}?append=1")
+    sink.start(HELLO)
+    sink.write(SEEN)
+    os.truncate(tmp_path / "x.jsonl", 0)  # logrotate's copytruncate
+    sink.write(UNSEEN)
+    sink.close()
+    assert (tmp_path / "x.jsonl").read_text() == UNSEEN.to_json() + "\n"
+
+
 def test_half_a_line_that_a_power_cut_left_spoils_no_other(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"whole":1}\n{"ha')
     sink = open_sink(f"jsonl:{tmp_path / 'x.jsonl'}?append=1")
