@@ -25,6 +25,7 @@ from .errors import UsageError
 from .estimate import Drops, Estimate, Face
 from .frames import Frame, check_pixels, describe, whole_track
 from .graphs import Graphs
+from .heap import give_back
 from .hops import Hop, Hops
 from .native import Cropper
 from .precision import Choice, choose
@@ -275,6 +276,7 @@ class Session:
             self._graphs.close()
             self._graphs = self._frame = None
             self._crop = []
+            give_back()
 
     def __enter__(self) -> Session:
         return self

@@ -1,4 +1,4 @@
-"""Where the time goes: one histogram per stage, bounded in size however long the loop runs.
+"""Where the time goes: one histogram per stage, of fixed size however long the loop runs.
 
 Durations are int nanoseconds. Each power of two is cut into 64 bins, so a percentile is right to 1.6 percent; `add` costs well under a
 microsecond. A session records find, crop, visual, audio, fusion and hop; a live loop adds its own (capture, emit). A histogram is counted in by one
@@ -7,8 +7,12 @@ thread and may be read by another: what is of a minute is the difference of two 
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 _FINE = 6  # 2^6 bins per octave
 _TOP = 42  # 2^42 ns is 73 minutes; longer counts as that
@@ -39,7 +43,7 @@ class Histogram:
     __slots__ = ("_bins", "count", "max_ns", "total_ns")
 
     def __init__(self) -> None:
-        self._bins: dict[int, int] = {}
+        self._bins = array("q", bytes(8 * _BINS))
         self.count = self.total_ns = self.max_ns = 0
 
     def add(self, ns: int) -> None:
@@ -50,17 +54,15 @@ class Histogram:
         self.total_ns += ns
         if ns > self.max_ns:
             self.max_ns = ns
-        shift = ns.bit_length() - _FINE - 1
-        index = min((shift << _FINE) + (ns >> shift), _BINS - 1) if shift > 0 else ns
-        self._bins[index] = self._bins.get(index, 0) + 1
+        self._bins[_bin(ns)] += 1
 
     def merge(self, other: Histogram) -> None:
         """Count every duration that `other` has counted."""
         self.count += other.count
         self.total_ns += other.total_ns
         self.max_ns = max(self.max_ns, other.max_ns)
-        for index, more in other._bins.copy().items():
-            self._bins[index] = self._bins.get(index, 0) + more
+        mine = self._counts()
+        mine += other._counts()
 
     def copy(self) -> Histogram:
         """What has been counted so far."""
@@ -72,9 +74,11 @@ class Histogram:
         """What has been counted since `before` was copied; its `max_ns` is right to a bin."""
         more = Histogram()
         more.count, more.total_ns = self.count - before.count, self.total_ns - before.total_ns
-        more._bins = {index: new for index, n in self._bins.copy().items() if (new := n - before._bins.get(index, 0))}
-        top = max(more._bins, default=-1)
-        more.max_ns = self.max_ns if top == _BINS - 1 else min(_edges(top)[1], self.max_ns) if more._bins else 0
+        counts = more._counts()
+        np.subtract(self._counts(), before._counts(), out=counts)
+        bins = np.flatnonzero(counts)
+        top = int(bins[-1]) if len(bins) else -1
+        more.max_ns = self.max_ns if top == _BINS - 1 else min(_edges(top)[1], self.max_ns) if len(bins) else 0
         return more
 
     def percentile_ns(self, share: float) -> float:
@@ -82,22 +86,28 @@ class Histogram:
         return self._percentiles_ns(share)[0]
 
     def _percentiles_ns(self, *shares: float) -> list[float]:
-        """The same for `shares`, which rise."""
-        bins = sorted(self._bins.copy().items())
-        counted = sum(n for _, n in bins)
-        found: list[float] = []
-        below = 0
-        for index, n in bins:
-            below += n
-            while len(found) < len(shares) and below >= max(1, -int(-shares[len(found)] * counted // 1)):
-                found.append(min(sum(_edges(index)) / 2, float(self.max_ns)))
-        return found or [0.0] * len(shares)
+        sums = np.cumsum(self._counts()[: _bin(self.max_ns) + 1])
+        counted = int(sums[-1])
+        if not counted:
+            return [0.0] * len(shares)
+        indices = np.searchsorted(sums, [max(1, -int(-share * counted // 1)) for share in shares]).tolist()
+        return [min(sum(_edges(index)) / 2, float(self.max_ns)) for index in indices]
+
+    def _counts(self) -> NDArray[np.int64]:
+        """The bins, not a copy."""
+        return np.frombuffer(self._bins, np.int64)
 
     def summary(self) -> StageSummary:
         """Count, mean, percentiles."""
         p50, p95, p99 = (ns / 1e6 for ns in self._percentiles_ns(0.5, 0.95, 0.99))
         mean = self.total_ns / self.count / 1e6 if self.count else 0.0
         return StageSummary(self.count, mean, p50, p95, p99, self.max_ns / 1e6, self.total_ns / 1e9)
+
+
+def _bin(ns: int) -> int:
+    """Where a duration is counted."""
+    shift = ns.bit_length() - _FINE - 1
+    return min((shift << _FINE) + (ns >> shift), _BINS - 1) if shift > 0 else ns
 
 
 def _edges(index: int) -> tuple[int, int]:

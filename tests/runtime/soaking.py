@@ -17,9 +17,8 @@ import os
 import resource
 import threading
 import time
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,6 +129,26 @@ def sound(t_ns: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(NOISE[(t_ns / 62_500).astype(np.int64) % len(NOISE)])
 
 
+class Stamps:
+    """Times one after the other, in memory that is there from the beginning: what is kept to check with must not look like growth."""
+
+    def __init__(self, seconds: float) -> None:
+        self._all, self._count = np.ones(round(30 * seconds) + 100, np.int64), 0
+
+    def append(self, t_ns: int) -> None:
+        self._all[self._count] = t_ns
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> int:
+        return int(self._all[: self._count][index])
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, self._all[: self._count])
+
+
 class Ledger:
     """The sink that checks: ticks without hole or overlap, numbers in range; a face and sound in every line, but where the stream itself says why
     not: the state of the device, the age of the newest frame, a break that is counted, a notice. Counts of losses rise only where the plan has
@@ -137,8 +156,8 @@ class Ledger:
 
     spec = "ledger:"
 
-    def __init__(self, report: Report, troubles: list[Trouble], pause: Callable[[], None]) -> None:
-        self.stamps = array("q")
+    def __init__(self, report: Report, troubles: list[Trouble], stamps: Stamps, pause: Callable[[], None]) -> None:
+        self.stamps = stamps
         self.status_: Status | None = None
         self._report, self._pause = report, pause
         self._short = [(t.start_ns, t.end_ns + NS // 2) for t in troubles if t.kind in ("camera black", "camera stalled")]  # nobody is told at once
@@ -268,14 +287,14 @@ class Reader:
 class SlowDisk:
     """A pipe in the place of a file, whose other end takes nothing now and then; remembers the stamps of the estimates that came."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stamps: Stamps) -> None:
         os.mkfifo(path)
         self.path = path
         self._end = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         self._ours = os.open(path, os.O_WRONLY)  # a pipe that nobody can write to has ended
         fcntl.fcntl(self._end, fcntl.F_SETPIPE_SZ, 4096)
         os.set_blocking(self._end, True)
-        self.stamps = array("q")
+        self.stamps = stamps
         self.awake = threading.Event()
         self.awake.set()
         self._thread = threading.Thread(target=self._read, name="slow disk", daemon=True)
@@ -348,14 +367,15 @@ class World:
         )
         path = self._folder / "lines.jsonl"
         served = open_sink("ws://127.0.0.1:0", clock.now_ns)
-        disk = SlowDisk(self._folder / "pipe")
+        left_s = (self._end_ns - clock.now_ns()) / NS
+        disk = SlowDisk(self._folder / "pipe", Stamps(left_s))
         specs = [open_sink(f"jsonl:{path}", clock.now_ns), open_sink(f"jsonl:{disk.path}", clock.now_ns), served]
         if self._broker is not None:
             specs.append(open_sink(f"mqtt://127.0.0.1:{self._broker.port}/soak", clock.now_ns))
         depths = [4 if sink is specs[1] else DEPTH for sink in specs]  # a short queue, so that a slow disk is too slow
         self._sinks = [Queued(sink, depth, clock.now_ns, first_retry_s=0.01, last_retry_s=0.05) for sink, depth in zip(specs, depths, strict=True)]
         self._served, self._reader, self._disk = served, None, disk
-        self.ledger = Ledger(report, self.troubles, self._keep_up)
+        self.ledger = Ledger(report, self.troubles, Stamps(left_s), self._keep_up)
         camera.start()
         microphone.start()
         # every other life computes hops in a thread, as `run` does; simulated time then waits for it as well
