@@ -7,6 +7,7 @@ nothing but Python's own library. Every refusal is a ReleaseError of one line.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -178,23 +179,24 @@ def unpack(archive: Path, layout: Layout) -> Path:
         if os.path.realpath(layout.current) == os.path.realpath(target) and _is_another(target, release):
             raise ReleaseError(f"{target} runs and is another release of that version; make this one with another version")
         _make_folder(layout.versions)
-        free_mb, needed_mb = shutil.disk_usage(layout.versions).free >> 20, int(release.unpacked_bytes * 1.1) >> 20
-        if free_mb < needed_mb:
-            raise ReleaseError(f"{layout.versions} has {free_mb} MB free and the release needs {needed_mb}; make room there")
-        work = Path(tempfile.mkdtemp(prefix=f".{release.version}.", dir=layout.versions))
-        old = work.with_name(work.name + ".old")
-        try:
-            work.chmod(0o755)
-            _extract(stream, archive, release, work)
-            os.sync()
-            if os.path.lexists(target):
-                os.rename(target, old)
-            os.rename(work, target)
-        finally:
-            if os.path.lexists(old) and not os.path.lexists(target):
-                os.rename(old, target)
-            for rest in (work, old):
-                shutil.rmtree(rest, ignore_errors=True)
+        with _alone(layout.versions):
+            free_mb, needed_mb = shutil.disk_usage(layout.versions).free >> 20, int(release.unpacked_bytes * 1.1) >> 20
+            if free_mb < needed_mb:
+                raise ReleaseError(f"{layout.versions} has {free_mb} MB free and the release needs {needed_mb}; make room there")
+            work = Path(tempfile.mkdtemp(prefix=f".{release.version}.", dir=layout.versions))
+            old = work.with_name(work.name + ".old")
+            try:
+                work.chmod(0o755)
+                _extract(stream, archive, release, work)
+                os.sync()
+                if os.path.lexists(target):
+                    os.rename(target, old)
+                os.rename(work, target)
+            finally:
+                if os.path.lexists(old) and not os.path.lexists(target):
+                    os.rename(old, target)
+                for rest in (work, old):
+                    shutil.rmtree(rest, ignore_errors=True)
     return target
 
 
@@ -237,6 +239,21 @@ def _is_another(folder: Path, release: Release) -> bool:
         return Release.read(folder) != release
     except ReleaseError:
         return False
+
+
+@contextmanager
+def _alone(versions: Path) -> Iterator[None]:
+    """Nobody else unpacks there meanwhile; what one left that was cut off is gone."""
+    handle = os.open(versions, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for rest in versions.glob(".*"):
+            shutil.rmtree(rest, ignore_errors=True)
+        yield
+    except BlockingIOError:
+        raise ReleaseError(f"{versions} is being written by another process; wait for it") from None
+    finally:
+        os.close(handle)
 
 
 @contextmanager

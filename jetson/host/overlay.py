@@ -144,4 +144,7 @@ def main() -> int:
     except (HostError, SettingsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; run it again, it goes on from there", file=sys.stderr)
+        return 130
     return 0

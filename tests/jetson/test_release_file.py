@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import gzip
 import io
 import json
@@ -166,6 +167,20 @@ def test_a_cut_archive_is_refused(tmp_path: Path, layout: Layout, kept: float) -
     with pytest.raises(ReleaseError, match="sha256"):
         unpack(cut, layout)
     assert list(layout.versions.iterdir()) == []
+
+
+def test_what_a_killed_unpacking_left_is_removed_by_the_next_but_not_while_it_lives(tmp_path: Path, layout: Layout) -> None:
+    archive = make_release(tmp_path, FILES)
+    left = layout.versions / ".1.0.abc/site"
+    left.mkdir(parents=True)
+    handle = os.open(layout.versions, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(ReleaseError, match="is being written by another process"):
+        unpack(archive, layout)
+    assert left.is_dir()
+    os.close(handle)
+    unpack(archive, layout)
+    assert [path.name for path in layout.versions.iterdir()] == ["1.0"]
 
 
 def test_no_such_file_and_no_archive_are_said(tmp_path: Path, layout: Layout) -> None:

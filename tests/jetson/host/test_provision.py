@@ -84,6 +84,15 @@ def test_a_board_gets_the_release_its_first_boot_and_its_service(machine: Machin
 
 
 @pytest.mark.slow
+def test_the_board_itself_needs_no_ssh(machine: Machine, archive: Path) -> None:
+    done = run_tool("provision", "--local", "--release", archive, path=machine.commands)
+    assert done.returncode == 0, done.stderr
+    assert (machine.layout.current / "release.json").exists()
+    assert machine.asked[-2:] == ["systemctl start sage-edge-first-boot.service", "systemctl start --no-block sage-edge.service"]
+    assert "copying" not in done.stdout
+
+
+@pytest.mark.slow
 def test_a_board_that_has_been_provisioned_gets_an_update(machine: Machine, client: Path, archive: Path, tmp_path: Path) -> None:
     updater = {**UNITS, "bin/sage-edge-update": f'#!/bin/sh\necho "update $*" >> {machine.log}\n'}
     first = make_release(tmp_path, updater, version="0.9", python=list(HERE)[-1], arch=platform.machine())
