@@ -148,3 +148,17 @@ def test_quirks_are_those_of_the_release_and_the_family(tmp_path: Path) -> None:
     orin, thor = (found(jetson(tmp_path / name, "39.2.1", name)) for name in ("p3768-0000+p3767-0000", "p4071-0000+p3834-0008"))
     assert {quirk.id for quirk in orin.quirks} == {"nvdla-compiler", "firmware-stays"}
     assert {quirk.id for quirk in thor.quirks} == {"openrm", "no-reset"}
+
+
+def test_the_page_for_people_says_what_the_table_says() -> None:
+    page = (Path(__file__).parents[2] / "jetson/README.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in page.splitlines() if re.match(r"\| \d", line)]
+    supported = [line for line in TABLE.lines.values() if line.supported]
+    assert len(rows) == len(supported)
+    for row, line in zip(rows, supported, strict=True):
+        assert row[0].startswith(line.jetpack)
+        assert row[1].split()[0] == f"R{line.major}"
+        assert row[3] == line.python
+        assert f"--python {line.python}" in row[4]
+    assert set(re.findall(r"--board (\S+)", page)) <= set(TABLE.boards)
+    assert set(re.findall(r"Jetson_Linux_\S+?_aarch64\.tbz2", page)) <= {each.driver_package.replace("_r", "_R") for each in TABLE.revisions.values()}
