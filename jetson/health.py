@@ -16,11 +16,15 @@ from dataclasses import dataclass
 from sage_edge.runtime.errors import BoardError
 from sage_edge.runtime.notify import estimates_of
 
+from .tools import run_tool
+
 UNIT = "sage-edge.service"
 STALLED_S = 20.0
 """Estimates that do not advance for this long have stopped."""
 _PROPERTIES = ("ActiveState", "SubState", "Result", "ExecMainStatus", "InvocationID", "StatusText")
 _POLL_S = 0.5
+_END_S = 30.0
+"""TimeoutStopSec of the unit, and some."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class State:
         """How many this run gave so far; None where its status does not say."""
         return estimates_of(self.status)
 
+    @property
     def ended(self) -> str:
         """How it ended, in words."""
         words = {
@@ -46,7 +51,7 @@ class State:
             "oom-kill": "it took more memory than it may",
             "timeout": "it did not become ready in time",
         }
-        return words.get(self.result) or f"{self.result}, exit code {self.exit_status}"
+        return words.get(self.result) or (f"exit code {self.exit_status}" if self.result == "exit-code" else self.result)
 
 
 class Service:
@@ -65,9 +70,7 @@ class Service:
         """Load the units again, end the run there is and start one; None when it became ready, else why not."""
         self.start_soon(wait=True)
         state = self.state()
-        if state.active == "active":
-            return None
-        return f"the service did not become ready: {state.ended()}" + (f" ({state.status})" if state.status else "")
+        return None if state.active == "active" else f"the service did not become ready: {self._end_of(state)}"
 
     def start_soon(self, wait: bool = False) -> None:
         """Load the units again and have the service started anew, also when it had failed too often."""
@@ -84,7 +87,7 @@ class Service:
             time.sleep(_POLL_S)
             state, now_s = self.state(), time.monotonic()
             if state.run != first.run or state.active != "active":
-                return f"the service ended by itself after {now_s - began_s:.0f} s: {state.ended()}"
+                return f"the service ended by itself after {now_s - began_s:.0f} s: {self._end_of(first)}"
             if state.estimates != newest:
                 newest, advanced_s = state.estimates, now_s
                 if now_s - began_s >= seconds:
@@ -92,6 +95,16 @@ class Service:
                     return None
             elif now_s - advanced_s > STALLED_S:
                 return f"no new estimate for {STALLED_S:.0f} s, {newest or 0} before; {state.status or 'its status says nothing'}"
+
+    def _end_of(self, run: State) -> str:
+        """How a run ended, once it has: systemd's word for it, and the last line that the run wrote for people."""
+        end_s = time.monotonic() + _END_S
+        while (state := self.state()).active == "deactivating" and time.monotonic() < end_s:
+            time.sleep(_POLL_S)
+        said = run_tool("journalctl", "--output=cat", "--lines=50", f"_SYSTEMD_INVOCATION_ID={run.run}")
+        lines = [] if said is None or said.code != 0 else [line.strip() for line in said.text.splitlines()]
+        last = next((line for line in reversed(lines) if line and not line.startswith(("{", "-- "))), "")
+        return state.ended + (f" ({last})" if last else "")
 
     def _systemctl(self, *words: str, may_fail: bool = False) -> str:
         try:

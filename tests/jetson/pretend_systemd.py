@@ -61,6 +61,10 @@ class Systemd:
         address, self._notify_path = str(folder / "control"), str(folder / "notify")
         (self.bin / "systemctl").write_text(_SYSTEMCTL.format(python=sys.executable, address=address))
         (self.bin / "systemctl").chmod(0o755)
+        self._journal = folder / "journal"
+        self._journal.mkdir()
+        (self.bin / "journalctl").write_text(f'#!/bin/sh\nfor last; do :; done\nexec cat "{self._journal}/${{last#*=}}"\n')
+        (self.bin / "journalctl").chmod(0o755)
         self._control = socket.socket(socket.AF_UNIX)
         self._control.bind(address)
         self._control.listen(8)
@@ -127,7 +131,10 @@ class Systemd:
         self._values.update(ActiveState="activating", SubState="start", InvocationID=run, StatusText="")
         environment = {"PATH": "/usr/bin:/bin", "NOTIFY_SOCKET": self._notify_path, "RUN": run, "INVOCATION_ID": run, **self.environment}
         try:
-            self._process = subprocess.Popen([str(self.program)], env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+            with open(self._journal / run, "wb") as journal:
+                self._process = subprocess.Popen(
+                    [str(self.program)], env=environment, stdin=subprocess.DEVNULL, stdout=journal, stderr=journal, start_new_session=True
+                )
         except OSError:
             self._ended(None, 203)
             return

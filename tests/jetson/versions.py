@@ -14,6 +14,8 @@ def tell(*lines):
     link.sendto("\\n".join([*lines, "RUN=" + os.environ["RUN"]]).encode(), os.environ["NOTIFY_SOCKET"])
 behaviour, begin = {behaviour!r}, time.monotonic()
 if behaviour == "dies at once":
+    sys.stderr.write("error: no camera of mine\\n")
+    print('{{"v":1}}', flush=True)
     sys.exit(3)
 estimates = 0
 while True:
