@@ -16,12 +16,11 @@ PYTEST = $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist
 PACKAGES = runtime jetson training calibration compile cli
 C_SOURCES := CMakeLists.txt $(wildcard runtime/native/include/*.h runtime/native/src/*.[ch] runtime/native/cmake/*)
 LIBRARY := runtime/native/libsage.$(if $(filter Darwin,$(shell uname -s)),dylib,so)
-AARCH64_CC ?= aarch64-linux-gnu-gcc
 INSTALLED = $(VENV)/.installed
 # ThreadSanitizer of older compilers cannot run under the widest address randomisation.
 FIXED_ADDRESSES := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 
-.PHONY: help demo test trt-bindings test-slow test-c test-aarch64 fuzz lint native bench clean distclean
+.PHONY: help demo test trt-bindings test-slow test-c test-aarch64 test-python e2e-vm fuzz lint native bench clean distclean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,7 +28,9 @@ help:
 	@echo "make test       the fast tests"
 	@echo "make test-slow  the tests that take minutes, the README's quick start among them"
 	@echo "make test-c     the C tests under ASan + UBSan and under TSan"
-	@echo "make test-aarch64  the C tests on an emulated AArch64 (needs gcc-aarch64-linux-gnu and qemu-user)"
+	@echo "make test-aarch64  the wheel, the C tests, the runtime and a whole bundle on an emulated AArch64"
+	@echo "make test-python PYTHON=python3.10  the runtime's and the board's tests on the Python of JetPack 6"
+	@echo "make e2e-vm     a whole board, emulated: first boot, service, unplugged camera, updates (root, minutes)"
 	@echo "make fuzz       what reads bytes and names, each for FUZZ_SECONDS=600 (needs clang with libFuzzer)"
 	@echo "make lint       ruff and mypy"
 	@echo "make native     libsage into runtime/native, for development"
@@ -80,14 +81,17 @@ test-c: $(INSTALLED)
 	  $(FIXED_ADDRESSES) $(BIN)/ctest --test-dir $$folder --output-on-failure --no-tests=error || exit 1; \
 	done
 
-# Needs an AArch64 cross compiler and qemu-user.
-test-aarch64: $(INSTALLED)
-	@command -v $(AARCH64_CC) qemu-aarch64 > /dev/null || \
-	  { echo "error: needs $(AARCH64_CC) and qemu-aarch64: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"; exit 1; }
-	$(CMAKE) -S . -B build/test-aarch64 -DCMAKE_C_COMPILER=$(AARCH64_CC) -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
-	  -DCMAKE_CROSSCOMPILING_EMULATOR='qemu-aarch64;-L;/usr/aarch64-linux-gnu' -DSAGE_TESTS=ON > /dev/null
-	$(CMAKE) --build build/test-aarch64 -j 2 > build/test-aarch64/build.log
-	$(BIN)/ctest --test-dir build/test-aarch64 --output-on-failure --no-tests=error
+# What is missing is named with its apt line; downloads are kept in build/aarch64.
+test-aarch64: $(LIBRARY)
+	@$(BIN)/python tests/aarch64/run.py $(PIP_ARGS)
+
+# A Python of its own, as a board has it: make test-python PYTHON=python3.10
+test-python: $(LIBRARY)
+	@$(PYTHON) tests/pythons/run.py $(PIP_ARGS)
+
+# Needs root for the board's file system; the log is build/e2e-vm/e2e.log.
+e2e-vm: $(LIBRARY)
+	@$(BIN)/python tests/vm/e2e.py
 
 FUZZ_SECONDS ?= 600
 PARSERS = camera microphone sink smoothing manifest ranges

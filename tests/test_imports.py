@@ -101,7 +101,22 @@ HEAVY = ("torch", "cv2", "onnxruntime", "openvino", "onnx", "av", "soxr", "sound
 
 @pytest.mark.parametrize(
     "module",
-    [f"sage_edge.{name}" for name in ("runtime", "runtime.native", "training", "training.data", "calibration", "compile", "cli", "cli.main")],
+    [
+        f"sage_edge.{name}"
+        for name in (
+            "runtime",
+            "runtime.native",
+            "jetson",
+            "jetson.checks",
+            "jetson.meter",
+            "training",
+            "training.data",
+            "calibration",
+            "compile",
+            "cli",
+            "cli.main",
+        )
+    ],
 )
 def test_import_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, threading, {module}; print(*(m for m in {HEAVY!r} if m in sys.modules)); print(threading.active_count())"

@@ -12,7 +12,7 @@ import pytest
 from sage_edge.cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "jetson/README.md")]
 
 
 def quick_start() -> list[str]:
