@@ -367,15 +367,15 @@ class World:
         )
         path = self._folder / "lines.jsonl"
         served = open_sink("ws://127.0.0.1:0", clock.now_ns)
-        left_s = (self._end_ns - clock.now_ns()) / NS
-        disk = SlowDisk(self._folder / "pipe", Stamps(left_s))
+        whole_s = (self._end_ns - START) / NS  # as long for each life, so that they do not differ in memory
+        disk = SlowDisk(self._folder / "pipe", Stamps(whole_s))
         specs = [open_sink(f"jsonl:{path}", clock.now_ns), open_sink(f"jsonl:{disk.path}", clock.now_ns), served]
         if self._broker is not None:
             specs.append(open_sink(f"mqtt://127.0.0.1:{self._broker.port}/soak", clock.now_ns))
         depths = [4 if sink is specs[1] else DEPTH for sink in specs]  # a short queue, so that a slow disk is too slow
         self._sinks = [Queued(sink, depth, clock.now_ns, first_retry_s=0.01, last_retry_s=0.05) for sink, depth in zip(specs, depths, strict=True)]
         self._served, self._reader, self._disk = served, None, disk
-        self.ledger = Ledger(report, self.troubles, Stamps(left_s), self._keep_up)
+        self.ledger = Ledger(report, self.troubles, Stamps(whole_s), self._keep_up)
         camera.start()
         microphone.start()
         # every other life computes hops in a thread, as `run` does; simulated time then waits for it as well
