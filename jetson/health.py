@@ -25,6 +25,7 @@ _PROPERTIES = ("ActiveState", "SubState", "Result", "ExecMainStatus", "Invocatio
 _POLL_S = 0.5
 _END_S = 30.0
 """TimeoutStopSec of the unit, and some."""
+_LINE = 300
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,13 @@ class State:
 
     @property
     def ended(self) -> str:
-        """How it ended, in words."""
+        """How it ended, in words; "" where its exit code says no more than that it failed."""
         words = {
             "watchdog": "it gave no estimate for a minute",
             "oom-kill": "it took more memory than it may",
             "timeout": "it did not become ready in time",
         }
-        return words.get(self.result) or (f"exit code {self.exit_status}" if self.result == "exit-code" else self.result)
+        return "" if self.result == "exit-code" else words.get(self.result, self.result)
 
 
 class Service:
@@ -97,14 +98,16 @@ class Service:
                 return f"no new estimate for {STALLED_S:.0f} s, {newest or 0} before; {state.status or 'its status says nothing'}"
 
     def _end_of(self, run: State) -> str:
-        """How a run ended, once it has: systemd's word for it, and the last line that the run wrote for people."""
+        """How a run ended, once it has: systemd's word for it, or the last line that the run wrote for people."""
         end_s = time.monotonic() + _END_S
         while (state := self.state()).active == "deactivating" and time.monotonic() < end_s:
             time.sleep(_POLL_S)
+        if state.ended:
+            return state.ended
         said = run_tool("journalctl", "--output=cat", "--lines=50", f"_SYSTEMD_INVOCATION_ID={run.run}")
         lines = [] if said is None or said.code != 0 else [line.strip() for line in said.text.splitlines()]
         last = next((line for line in reversed(lines) if line and not line.startswith(("{", "-- "))), "")
-        return state.ended + (f" ({last})" if last else "")
+        return f"exit code {state.exit_status}" + (f" ({last[:_LINE]})" if last else "")
 
     def _systemctl(self, *words: str, may_fail: bool = False) -> str:
         try:
