@@ -164,6 +164,9 @@ def test_all_that_sage_edge_needs_is_there_as_wheels_for_the_boards(tmp_path: Pa
     options = [*platform_options(python), "--only-binary=:all:", "-c", tmp_path / "pins", f"{ours}[{','.join(EXTRAS)}]"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    chosen = [each["download_info"]["url"].rsplit("/", 1)[1] for each in json.loads(done.stdout)["install"]]
+    report = json.loads(done.stdout)["install"]
+    pinned = {pin.partition("==")[0] for pin in pins_for(python)} | {"sage-edge"}
+    assert {each["metadata"]["name"].lower().replace("_", "-") for each in report} <= pinned
+    chosen = [each["download_info"]["url"].rsplit("/", 1)[1] for each in report]
     assert len(chosen) > 10
     assert all("aarch64" in name or name.endswith("-none-any.whl") for name in chosen)
