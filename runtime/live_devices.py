@@ -152,8 +152,8 @@ class _Loop:
         self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = clock.now_ns()
         self._asleep_ns = clock.asleep_ns()
         self._newest_ns: int | None = None
-        self._sound_ns: int | None = None
-        """The least that sound has come behind the time it stands for, None when none has come: it need not be asked for sooner."""
+        self._sound_ns, self._least_ns = 0, self._wait_ns
+        """The least that sound has come behind the time it stands for, 0 until it has come: it need not be asked for sooner."""
         self._epoch_ns = self._pushed_ns = self._heard_ns = self._fetched_ns = self._start_ns
         self._looked_ns = self._start_ns - LOOK_NS
         self._notices = [part.notices for part in (camera, microphone, *sinks) if part is not None and hasattr(part, "notices")]
@@ -221,14 +221,15 @@ class _Loop:
             self._asleep_ns += asleep_ns
             self._jump(now_ns, elapsed_ns, asleep_ns)
         session, behind = self._session, 0
-        if now_ns - self._wait_ns >= session.due_ns:
+        due_ns = session.due_ns
+        if now_ns - self._wait_ns >= due_ns:
             self._keep_up()
             behind = self._behind()
             if behind:
                 session.set_hop(behind)
         frame = None if self._camera is None else self._camera.newest()  # before a hop can hold up this turn: it is to be no newer than the turn
         now_ns = self._now_ns
-        if now_ns >= min(self._fetched_ns + HEAR_NS, session.due_ns + min(self._sound_ns or 0, self._wait_ns)):
+        if now_ns >= due_ns + self._sound_ns or now_ns - self._fetched_ns >= HEAR_NS:
             self._hear()
             self._count_losses()
         if frame is not None:
@@ -259,7 +260,8 @@ class _Loop:
         if heard_ns > self._heard_ns:
             self._heard_ns = heard_ns
             behind_ns = max(0, self._now_ns - heard_ns)
-            self._sound_ns = behind_ns if self._sound_ns is None else min(self._sound_ns, behind_ns)
+            self._least_ns = min(self._least_ns, behind_ns)
+            self._sound_ns = self._least_ns
 
     def _keep_up(self) -> None:
         """Leave out what no window will hold, where hops take longer than it lasts: the loop would fall ever further behind."""

@@ -123,6 +123,7 @@ class Session:
         self.follow, self._most = follow, most
         self._find = None if faces is None else _finding(faces, follow)
         self._inner = m.face.input_size / m.face.crop_size
+        self._rows: NDArray[np.float32] = self._graphs.visual.outputs["visual"]
         self._crop = [Cropper(faces, m.face.mean, m.face.std) for faces in self._graphs.visual.inputs["faces"]]
         self._max_age_ns = int(m.face.max_age_ms * 1_000_000)
         self._next_tick = 0
@@ -346,6 +347,7 @@ class Session:
 
     def _reach(self, ticks: int) -> None:
         """Let ticks up to `ticks` - 1 take their frame."""
+        rows = self._rows
         while self._next_tick < ticks:
             frame = self._frame
             seen: tuple[Seen, ...] = ()
@@ -353,7 +355,7 @@ class Session:
                 if frame.pixels is not None or frame.crops:
                     self._encode(frame)
                 seen = frame.seen
-            self._tracks.push(self._open().visual.outputs["visual"][: len(seen)], seen)
+            self._tracks.push(rows[: len(seen)], seen)
             self._next_tick += 1
 
     def _encode(self, frame: Frame) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -211,11 +210,13 @@ class FeatureWindow:
 
     def slot(self) -> NDArray[np.float32]:
         """Where to write the next row, float32 [dim]; it enters the window with `commit()`. Its old content is undefined."""
-        return cast("NDArray[np.float32]", self._buffer[self._slot()])
+        row: NDArray[np.float32] = self._buffer[self._slot()]
+        return row
 
     def commit(self) -> None:
         """Take what was written into `slot()` as the newest row."""
-        check(self._commit(), "commit of a row")
+        if code := self._commit():
+            check(code, "commit of a row")
 
     def push(self, row: NDArray[np.float32]) -> None:
         """Append one row, float32 [dim]."""

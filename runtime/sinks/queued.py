@@ -90,6 +90,8 @@ class Queued:
 
     def notices(self) -> list[Notice]:
         """What has changed since the last call."""
+        if not self._notices:
+            return []
         with self._changed:
             found, self._notices = self._notices, []
         return found
