@@ -31,7 +31,7 @@ CROSS = "/usr/aarch64-linux-gnu"
 APT = "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user mmdebstrap"
 PROCESSORS = {"cortex-a57": "no dot products", ORIN: "as Orin", "max": "SVE and all else, as Thor"}
 TESTS = (
-    *(f"tests/runtime/native/test_native_{name}.py" for name in ("capture", "crop", "histogram", "library", "ring", "slot", "window")),
+    *(f"tests/runtime/native/test_native_{name}.py" for name in ("capture", "crop", "histogram", "ring", "slot", "window")),
     *(f"tests/runtime/test_{name}.py" for name in ("bundle", "golden", "notify", "sinks", "ticks", "timeline")),
     "tests/runtime/test_session_offline.py::test_every_hop[15]",
 )
