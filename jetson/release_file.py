@@ -112,6 +112,17 @@ class Release:
         with _opened(path) as archive:
             return _description(archive, path)
 
+    def read_text(self, archive: Path, name: str) -> str:
+        """One of its files, out of the archive. Raises ReleaseError."""
+        with _opened(archive) as stream:
+            for member in stream:
+                content = stream.extractfile(member) if member.name == name and member.isreg() and member.size <= _MAX_DESCRIPTION_BYTES else None
+                if content is not None and name in self.files:
+                    data = content.read()
+                    if hashlib.sha256(data).hexdigest() == self.files[name].sha256:
+                        return data.decode(errors="replace")
+        raise ReleaseError(f"{archive} holds no whole {name}; {_AGAIN}")
+
     def verify(self, folder: Path) -> None:
         """Check that `folder` holds these files, whole, and no others but Python's compiled ones. Raises ReleaseError."""
         found = {
@@ -210,7 +221,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _entry(name: str, entry: Any, where: str) -> ReleasedFile:
-    if not _is_safe(name):
+    if not is_safe(name):
         raise ReleaseError(f"{where}: path {name!r} leads out of the release; do not install it")
     size, sha256 = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
     if type(size) is not int or not 0 <= size < 1 << 40 or not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
@@ -218,7 +229,7 @@ def _entry(name: str, entry: Any, where: str) -> ReleasedFile:
     return ReleasedFile(size, sha256)
 
 
-def _is_safe(name: str) -> bool:
+def is_safe(name: str) -> bool:
     """Whether `name` is a relative path in its one spelling, which stays inside and is not the description itself."""
     path = PurePosixPath(name)
     return path.parts != () and str(path) == name and not path.is_absolute() and ".." not in path.parts and "\0" not in name and name != DESCRIPTION

@@ -27,9 +27,12 @@ def known_settings(text: str) -> list[str]:
     return list(dict.fromkeys(re.findall(r"^#? ?([A-Z][A-Z0-9_]*)=", text, re.MULTILINE)))
 
 
-def with_settings(text: str, values: Mapping[str, str]) -> str:
-    """The file `text` with these settings: each on the line that set it or had it commented out. Raises SettingsError for an unknown key."""
-    known = known_settings(text)
+def with_settings(text: str, values: Mapping[str, str], example: str = "") -> str:
+    """The file `text` with these settings: each on the line that set it or had it commented out, else at the end.
+
+    Raises SettingsError for a key that neither `text` nor `example`, the file as the release has it, names.
+    """
+    known = list(dict.fromkeys([*known_settings(text), *known_settings(example)]))
     for key, value in values.items():
         if key not in known:
             near = (difflib.get_close_matches(key, known, n=1) or ["none like it"])[0]
@@ -38,14 +41,15 @@ def with_settings(text: str, values: Mapping[str, str]) -> str:
         line = f"{key}={value}" if re.fullmatch(r"[\w./:@,+=-]*", value) else f'{key}="{quoted}"'
         # the last line that sets it counts; only where none does, the example is taken
         set_at = list(re.finditer(rf"^{key}=.*$", text, re.MULTILINE)) or list(re.finditer(rf"^# ?{key}=.*$", text, re.MULTILINE))[:1]
-        text = text[: set_at[-1].start()] + line + text[set_at[-1].end() :]
+        begin, end = set_at[-1].span() if set_at else (len(text), len(text))
+        text = text[:begin] + ("" if set_at else "\n") + line + (text[end:] if set_at else "\n")
     return text
 
 
-def change_settings(path: Path, values: Mapping[str, str]) -> bool:
-    """Set `values` in the file, all or none; returns whether it changed. Raises SettingsError."""
+def change_settings(path: Path, values: Mapping[str, str], example: str = "") -> bool:
+    """`with_settings` on the file, all or none; returns whether it changed. Raises SettingsError."""
     before = path.read_text()
-    after = with_settings(before, values)
+    after = with_settings(before, values, example)
     if after != before:
         write_beside(path, after.encode(), path.stat().st_mode & 0o777)
     return after != before

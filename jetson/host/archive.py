@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..release_file import DESCRIPTION, Release, ReleasedFile, sha256_of
 
+FIRST = "systemd/"
 _EPOCH_S = 315532800
 """1980-01-01, the oldest time that every archive format can hold: the one time of every file."""
 
@@ -36,7 +37,8 @@ def pack(folder: Path, out: Path) -> Path:
             gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
         ):
-            for name in (DESCRIPTION, *sorted(release.files)):
+            # what is asked before anything is unpacked comes first
+            for name in (DESCRIPTION, *sorted(release.files, key=lambda name: (not name.startswith(FIRST), name))):
                 _add(archive, folder / name, name)
         os.replace(work, target)
     finally:

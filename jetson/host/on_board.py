@@ -47,8 +47,9 @@ def put_on(archive: Path, settings: Mapping[str, str], packages: bool) -> None:
 
 def _update(layout: Layout, archive: Path, settings: Mapping[str, str]) -> None:
     try:
-        changed = bool(settings) and change_settings(layout.settings, settings)
-        is_same = Release.read(archive) == Release.read(layout.current)
+        release = Release.read(archive)
+        is_same = release == Release.read(layout.current)
+        changed = bool(settings) and change_settings(layout.settings, settings, release.read_text(archive, f"systemd/{layout.settings.name}"))
     except (ReleaseError, SettingsError) as error:
         raise HostError(str(error)) from None
     if not is_same:
@@ -107,5 +108,8 @@ def main() -> int:
         put_on(arguments.release, dict(map(parse_setting, arguments.conf)), arguments.packages)
     except (HostError, SettingsError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}; check it and the disk", file=sys.stderr)
         return 1
     return 0

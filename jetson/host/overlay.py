@@ -17,7 +17,7 @@ from pathlib import Path
 from ..lay_in import install_system_files, switch, system_targets
 from ..layout import Layout
 from ..release_file import Release, ReleaseError, unpack
-from ..settings_file import SettingsError, change_settings, parse_setting
+from ..settings_file import SettingsError, change_settings, parse_setting, with_settings
 from .errors import HostError
 
 PACKAGES = {
@@ -43,10 +43,11 @@ def lay_in(layout: Layout, archive: Path, settings: Mapping[str, str], say: Call
     try:
         release = Release.read(archive)
         _check_links(layout, release.files)
+        example = _check_settings(layout, release, archive, settings)
         folder = unpack(archive, layout)
         say(f"{_inside(folder, layout)}: sage-edge {release.version}, {len(release.files)} files, {release.unpacked_bytes / 1e6:.0f} MB")
         written = install_system_files(folder, layout)
-        if settings and change_settings(layout.settings, settings):
+        if settings and change_settings(layout.settings, settings, example):
             written.append(layout.settings)
         written += switch(layout, folder)
     except (ReleaseError, SettingsError) as error:
@@ -69,7 +70,8 @@ def plan(root: Path, archive: Path, settings: Mapping[str, str]) -> list[str]:
         release = Release.read(archive)
         release.check_fits(root)
         _check_links(layout, release.files)
-    except ReleaseError as error:
+        _check_settings(layout, release, archive, settings)
+    except (ReleaseError, SettingsError) as error:
         raise HostError(str(error)) from None
     lines = [f"{_inside(layout.versions / release.version, layout)}: {len(release.files)} files, {release.unpacked_bytes / 1e6:.0f} MB"]
     for name, target in system_targets(release.files, layout).items():
@@ -101,8 +103,19 @@ def _check_root(root: Path) -> None:
     if os.path.samefile(root, "/"):
         raise HostError(f"{root} is the system that runs; use jetson/provision --local")
     owner = (root / "usr").stat().st_uid
-    if os.geteuid() not in (0, owner) or not os.access(root / "etc", os.W_OK):
+    if os.geteuid() not in (0, owner):
         raise HostError(f"{root} belongs to user {owner} and this is user {os.geteuid()}; run it with sudo")
+    if not os.access(root / "etc", os.W_OK):
+        raise HostError(f"{root / 'etc'} cannot be written; mount it anew for that (sudo mount -o remount,rw), or mend its permissions")
+
+
+def _check_settings(layout: Layout, release: Release, archive: Path, settings: Mapping[str, str]) -> str:
+    """The settings file as the release has it. Raises SettingsError for one of `settings` that does not exist, before anything is written."""
+    if not settings:
+        return ""
+    example = release.read_text(archive, f"systemd/{layout.settings.name}")
+    with_settings(layout.settings.read_text() if layout.settings.exists() else "", settings, example)
+    return example
 
 
 def _check_links(layout: Layout, names: Iterable[str]) -> None:

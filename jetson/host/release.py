@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..release_file import ReleaseError, sha256_of
+from ..release_file import ReleaseError, is_safe, sha256_of
 from .archive import pack, seal
 from .errors import HostError
 from .launchers import write_launchers
@@ -70,9 +71,10 @@ def read_bundle(bundle: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((bundle / "manifest.json").read_bytes())
         body = {key: value for key, value in manifest.items() if key != "digest"}
         whole = hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest() == manifest["digest"]
+        whole = whole and isinstance(manifest["trained_on"]["synthetic"], bool)
         for name, file in manifest["files"].items():
             path = bundle / name
-            whole = whole and ".." not in Path(name).parts and path.stat().st_size == file["size"] and sha256_of(path) == file["sha256"]
+            whole = whole and is_safe(name) and path.stat().st_size == file["size"] and sha256_of(path) == file["sha256"]
     except OSError as error:
         raise HostError(f"{error.filename}: {error.strerror}; name a bundle, the folder NAME.sage that sage-edge compile wrote") from None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -114,10 +116,14 @@ def main() -> int:
     parser.add_argument("--wheel", type=Path, metavar="FILE", help="sage-edge's own wheel, from jetson/wheel (default: built now)")
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="keep fetched wheels here, and fetch nothing once they are here")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds, so that nothing half-made is left
     try:
         make_release(arguments.python, arguments.bundle, arguments.out, wheel=arguments.wheel, wheels=arguments.wheels)
     except HostError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename or arguments.out}: {error.strerror or error}; check the path, its permissions and the disk", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted; nothing half-written was left behind", file=sys.stderr)

@@ -28,6 +28,9 @@ def fill_site(site: Path, python: str, requirement: str, wheels: Path, say: Call
     The wheels are taken from the folder `wheels` where they are there; what is not is fetched into it, and said. Raises HostError where pip
     cannot, where a requirement for the board is not met, and for a library of another machine.
     """
+    ours, _, extras = requirement.removesuffix("]").rpartition("[") if requirement.endswith("]") else (requirement, "", "")
+    copied = wheels / Path(ours).name
+    is_theirs = copied.exists()
     pip = [_python_with_pip(), "-m", "pip", "--disable-pip-version-check", "--no-color", "--no-input"]
     wheels.mkdir(parents=True, exist_ok=True)
     pins = wheels / f".constraints-{python}.txt"
@@ -41,11 +44,12 @@ def fill_site(site: Path, python: str, requirement: str, wheels: Path, say: Call
             _fetch([*pip, "download", "--progress-bar", "off", "--find-links", str(wheels), "--dest", str(wheels), *chosen], say)
             done = _run(unpack)
             if done.returncode:
-                raise HostError(f"pip cannot unpack the wheels: {_said(done.stderr)}; remove {wheels} and run it again")
+                raise HostError(f"pip cannot unpack the wheels: {_said(done.stderr)}; mend that, then run it again")
     finally:
         pins.unlink()
         # pip download leaves a copy of the wheel that it was given, too
-        (wheels / Path(requirement.partition("[")[0]).name).unlink(missing_ok=True)
+        if not is_theirs:
+            copied.unlink(missing_ok=True)
     shutil.rmtree(site / "bin", ignore_errors=True)
     for info in site.glob("*.dist-info"):
         for name in _OF_THE_HOST:
@@ -53,7 +57,7 @@ def fill_site(site: Path, python: str, requirement: str, wheels: Path, say: Call
         lines = (info / "RECORD").read_text().splitlines()
         (info / "RECORD").write_text("".join(line + "\n" for line in lines if (site / line.split(",")[0].strip('"')).exists()))
     check_machine(site)
-    _check_requirements(site, python, requirement)
+    _check_requirements(site, python, extras)
 
 
 def pins_for(python: str) -> Iterator[str]:
@@ -114,8 +118,9 @@ def _fetch(command: list[str], say: Callable[[str], None]) -> None:
 
 
 def _said(errors: str) -> str:
-    lines = [line.removeprefix("ERROR: ").strip() for line in errors.splitlines() if line.startswith("ERROR: ")]
-    return lines[0] if lines else "it did not say why"
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    reasons = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ") and line != "ERROR: Exception:"]
+    return (reasons[:1] or lines[-1:] or ["it did not say why"])[0]
 
 
 _UNMET = """
@@ -140,9 +145,8 @@ for each in read:
 """
 
 
-def _check_requirements(site: Path, python: str, requirement: str) -> None:
+def _check_requirements(site: Path, python: str, extras: str) -> None:
     """pip reads the markers of requirements for the Python that runs it, not for the one asked for: look again, for the board's."""
-    extras = requirement.partition("[")[2].rstrip("]")
     done = _run([_python_with_pip(), "-c", _UNMET, str(site), python, ARCH, extras])
     if done.returncode:
         raise HostError(f"requirements cannot be checked: {done.stderr.splitlines()[-1]}; python3 -m pip install --upgrade pip")

@@ -20,7 +20,7 @@ from sage_edge.jetson.host.archive import pack
 from sage_edge.jetson.layout import Layout
 from sage_edge.jetson.release_file import Release, ReleaseError, pythons, unpack
 
-FILES = {"site/a/one.py": "one = 1\n", "site/b.so": "\x00" * 5000, "systemd/sage-edge.conf": ""}
+FILES = {"site/a/one.py": "one = 1\n", "site/b.so": "a\x00" * 2500, "systemd/sage-edge.conf": ""}
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_damaged_or_foreign_file_in_an_installed_release_is_found_and_installi
         (lambda members: members.append(members[1]), "is not what"),
         (lambda members: members.pop(), "is missing"),
         (lambda members: members.__setitem__(-1, (members[-1][0], b"x")), "is not what"),
-        (lambda members: members.__setitem__(1, (members[1][0], members[1][1].swapcase())), "sha256"),
+        (lambda members: members.__setitem__(-1, (members[-1][0], members[-1][1].swapcase())), "sha256"),
         (lambda members: members.pop(0), "does not begin with release.json"),
         (lambda members: members.reverse(), "does not begin with release.json"),
         (lambda members: members.clear(), "damaged or no release|does not begin"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,40 @@ def test_no_link_of_the_root_file_system_leads_out_of_it(tmp_path: Path) -> None
         assert snapshot(root) == before, folder
 
 
+def test_a_setting_that_does_not_exist_is_refused_before_anything_is_written(tmp_path: Path, root: Path) -> None:
+    archive = make_release(tmp_path, UNITS)
+    before = snapshot(root)
+    for refuse in (plan, overlay):
+        with pytest.raises(HostError, match="'SAGE_EDGE_CAMRA' does not exist; nearest: SAGE_EDGE_CAMERA"):
+            refuse(root, archive, {"SAGE_EDGE_CAMRA": "1"})
+    assert snapshot(root) == before
+
+
+def test_a_setting_that_only_the_new_release_knows_is_added_to_the_owners(tmp_path: Path, root: Path) -> None:
+    overlay(root, make_release(tmp_path, UNITS), {}, quiet)
+    newer = {**UNITS, "systemd/sage-edge.conf": "#SAGE_EDGE_NEW=\n"}
+    overlay(root, make_release(tmp_path, newer, version="2.0"), {"SAGE_EDGE_NEW": "1"}, quiet)
+    assert (root / "etc/sage-edge/sage-edge.conf").read_text() == UNITS["systemd/sage-edge.conf"] + "\nSAGE_EDGE_NEW=1\n"
+
+
+def test_a_root_that_cannot_be_written_is_said(tmp_path: Path, root: Path) -> None:
+    archive = make_release(tmp_path, UNITS)
+    mounted = [
+        "unshare",
+        *([] if os.geteuid() == 0 else ["-r"]),
+        "-m",
+        "sh",
+        "-c",
+        'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"',
+    ]
+    if subprocess.run([*mounted, root, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs mount namespaces (unshare -m)")
+    tool = Path(__file__).parents[3] / "jetson/overlay"
+    refused = subprocess.run([*mounted, root, sys.executable, tool, root, "--release", archive], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "etc cannot be written; mount it anew" in refused.stderr
+
+
 def test_a_masked_unit_stays_masked(tmp_path: Path, root: Path) -> None:
     mask = root / "etc/systemd/system/sage-edge.service"
     mask.parent.mkdir(parents=True)
@@ -237,6 +272,9 @@ def test_settings_are_read_back_by_the_rules_of_environment_files(values: dict[s
     assert known_settings(changed) == known_settings(text)
     assert [line for line in changed.splitlines() if line.startswith("# ") and "=" not in line] == ["# camera", "# the end"]
     assert with_settings(changed, values) == changed
+    at_the_end = with_settings("# mine", values, text).splitlines()
+    assert at_the_end[:1] == ["# mine"]
+    assert [line.partition("=")[0] for line in at_the_end[1:] if line] == list(values)
     read = {}
     for line in changed.splitlines():
         if line and not line.startswith("#"):

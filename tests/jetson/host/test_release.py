@@ -100,14 +100,23 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(tmp_path: Path, bundle: P
     (damaged / "onnx").mkdir(parents=True)
     (damaged / "manifest.json").write_text((bundle / "manifest.json").read_text())
     (damaged / "onnx/visual.fp32.onnx").write_bytes(b"graqh")
+    absolute, unsaid = tmp_path / "absolute.sage", tmp_path / "unsaid.sage"
+    graph = read_bundle(bundle)["files"]["onnx/visual.fp32.onnx"]
+    manifest = {"files": {str(bundle / "onnx/visual.fp32.onnx"): graph}, "trained_on": {"synthetic": True}}
+    for folder, content in ((absolute, manifest), (unsaid, {"files": {}})):
+        folder.mkdir()
+        (folder / "manifest.json").write_text(json.dumps({**content, "digest": digest_of(content)}))
     for options, said in (
         (("--bundle", bundle, "--wheel", foreign), "is no wheel of sage-edge for aarch64"),
         (("--bundle", bundle, "--wheel", ours, "--python", "3.11"), "pip cannot fetch the wheels: "),
         (("--bundle", damaged, "--wheel", ours), "is not what its manifest lists"),
         (("--bundle", tmp_path / "none.sage", "--wheel", ours), "No such file or directory; name a bundle"),
         (("--bundle", wheels, "--wheel", ours), "name a bundle"),
+        (("--bundle", absolute, "--wheel", ours), "is not what its manifest lists"),
+        (("--bundle", unsaid, "--wheel", ours), "is not what its manifest lists"),
+        (("--bundle", bundle, "--wheel", ours, "--out", ours), "File exists; check the path"),
     ):
-        refused = run_tool("release", *options, "--wheels", wheels, "--out", tmp_path / "out")
+        refused = run_tool("release", "--wheels", wheels, "--out", tmp_path / "out", *options)
         assert refused.returncode == 1, refused.stdout
         assert refused.stderr.startswith("error: ")
         assert refused.stderr.count("\n") == 1, refused.stderr
@@ -122,6 +131,22 @@ def test_a_requirement_of_the_boards_python_is_not_forgotten_on_a_host_with_anot
     ours = make_ours(tmp_path, [f'board-part>=1; python_version == "{board}"'])
     with pytest.raises(HostError, match=f"sage_edge needs board-part>=1 and there is none, on the board's Python {re.escape(board)}"):
         make_release(board, bundle, tmp_path / "out", wheel=ours, wheels=tmp_path / "wheels", say=quiet)
+
+
+@pytest.mark.slow
+def test_our_own_wheel_stays_where_the_others_are_kept(tmp_path: Path, bundle: Path, wheels: Path) -> None:
+    """In a folder whose name looks like extras, and with the wheels fetched from an index, of which pip keeps a copy."""
+    index = tmp_path / "index/board-part"
+    index.mkdir()
+    for wheel in wheels.iterdir():
+        wheel.rename(index / wheel.name)
+    (index / "index.html").write_text("".join(f'<a href="{wheel.name}">{wheel.name}</a>' for wheel in index.glob("*.whl")))
+    for folder in (tmp_path / "o[1]", tmp_path / "kept"):
+        ours = make_ours(folder)
+        make_release("3.10", bundle, folder, wheel=ours, wheels=tmp_path / "kept", say=quiet)
+        assert ours.exists()
+    kept = [path.name for path in (tmp_path / "kept").glob("*.whl")]
+    assert sorted(kept) == ["board_part-1.0-cp310-cp310-manylinux_2_35_aarch64.whl", OURS]
 
 
 @pytest.mark.slow
