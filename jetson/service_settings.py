@@ -6,32 +6,40 @@ words = run_words(read_settings(path))           # of a tool that root starts
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sage_edge.runtime.errors import UsageError
 
 AUTO = ("--precision", "--backend")
 """Options of `run` that are "auto" where nothing else is said."""
+_BLANK = " \t\n\r"
 _NETWORK = ("ws:", "mqtt:", "mqtts:", "prometheus:", "rtsp:", "http:", "https:")
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """The environment file at `path` as systemd reads it, but for values over several lines; empty where there is none. Raises UsageError."""
-    settings: dict[str, str] = {}
+    """The environment file at `path`, character for character as systemd reads it; empty where there is none.
+
+    Quotes are quotes only where a value, or a part of it after another quoted one, begins; a backslash takes the next character as it is, or
+    goes on in the next line (systemd's env-file.c). What is no NAME=VALUE is passed over.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
     except FileNotFoundError:
-        return settings
-    for number, line in enumerate(text.splitlines(), 1):
-        key, equals, value = line.strip().partition("=")
-        if not key or key.startswith(("#", ";")):
-            continue
-        if not equals or not key.strip().isidentifier():
-            raise UsageError(f"{path}, line {number}: {line.strip()!r} is no setting; write NAME=VALUE, or # before it")
-        value = value.strip()
-        settings[key.strip()] = " ".join(_words(value, key.strip())) if set(value) & set("\"'\\") else value
+        return {}
+    settings: dict[str, str] = {}
+    signs = iter(text)
+    for sign in signs:
+        if sign in "#;":
+            _until(signs, "\n")
+        elif sign not in _BLANK:
+            key, end = _until(signs, "=\n")
+            key = (sign + key).strip(_BLANK)
+            value = _value(signs) if end == "=" else None
+            if value is not None and re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", key):
+                settings[key] = value
     return settings
 
 
@@ -74,6 +82,42 @@ def wants_network(words: Sequence[str]) -> str | None:
         if value.lower().startswith(_NETWORK):
             return value.partition(":")[0] + ":"
     return None
+
+
+def _until(signs: Iterator[str], ends: str) -> tuple[str, str]:
+    """What comes before the first of `ends`, and that one."""
+    text = ""
+    for sign in signs:
+        if sign in ends:
+            return text, sign
+        text += sign
+    return text, ""
+
+
+def _value(signs: Iterator[str]) -> str:
+    """The value that `signs` go on with, up to the end of its line."""
+    value, kept = "", 0  # up to `kept`, blanks at the end were quoted or escaped
+    quote, begins = "", True
+    for sign in signs:
+        if quote:
+            if sign == quote:
+                quote, begins, kept = "", True, len(value)
+            elif sign == "\\" and quote == '"':
+                following = next(signs, "")
+                value += following if following in '"\\`$' else "" if following == "\n" else sign + following
+            else:
+                value += sign
+        elif sign == "\n":
+            break
+        elif sign == "\\":
+            following = next(signs, "")
+            value += "" if following == "\n" else following
+            begins, kept = False, len(value)
+        elif begins and sign in "\"'":
+            quote = sign
+        elif not (begins and sign in _BLANK):
+            value, begins = value + sign, False
+    return value if quote else value[:kept] + value[kept:].rstrip(_BLANK)
 
 
 def _words(text: str, key: str) -> list[str]:
