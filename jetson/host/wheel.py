@@ -60,15 +60,16 @@ def _python(compiler: str) -> Path:
     """A Python that has what building takes: the running one, or the checkout's .venv."""
     needs = (*_NEEDS, "ziglang") if compiler == "zig" else _NEEDS
     probe = f"from importlib.metadata import distributions as d; print(*{set(needs)!r} - {{each.name.replace('_', '-') for each in d()}})"
-    missing: list[str] = []
+    lacking = {}
     for python in (Path(sys.executable), ROOT / ".venv/bin/python"):
         done = subprocess.run([python, "-c", probe], capture_output=True, text=True, check=False) if python.exists() else None
         if done and done.returncode == 0:
-            missing = sorted(done.stdout.split())
-            if not missing:
+            lacking[python] = " ".join(sorted(done.stdout.split()))
+            if not lacking[python]:
                 return python
-    names = " ".join(missing)
-    raise HostError(f"building the wheel needs {names}: python3 -m pip install {names}")
+    python, names = list(lacking.items())[-1]
+    made = "" if (ROOT / ".venv").exists() else ", or `make native`, which makes .venv"
+    raise HostError(f"building the wheel needs {names}, which {python} has not: {python} -m pip install {names}{made}")
 
 
 def _compiler(compiler: str, python: Path, work: Path) -> Path:
