@@ -35,7 +35,7 @@ from .layout import Layout
 from .release_file import Release, ReleaseError, unpack
 from .service_settings import read_settings
 
-SECONDS = 30.0
+SECONDS, MOST_SECONDS = 30.0, 3600.0
 Say = Callable[[str], None]
 
 
@@ -57,7 +57,7 @@ class Trial:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BoardError(f"{path} cannot be read ({error}); look at it, then remove it: what `current` points at runs") from None
+            raise BoardError(f"{path} cannot be read ({type(error).__name__}: {error}); sudo sage-edge-update resume") from None
 
 
 class Updater:
@@ -71,8 +71,7 @@ class Updater:
         fit, UsageError for the version that runs already, BoardError with the reason when the old version runs on."""
         layout = self._layout
         with self._locked():
-            self._settle("nobody watched its trial any more")
-            current = self._current()
+            current = self._begin()
             release = Release.read(archive)
             if release.version == current:
                 raise UsageError(f"version {current} runs already; nothing to do")
@@ -83,17 +82,16 @@ class Updater:
     def rollback(self, seconds: float = SECONDS) -> str:
         """Try the version before, like any other; its name when it is well. Raises as `apply` does."""
         with self._locked():
-            self._settle("nobody watched its trial any more")
-            current, previous = self._current(), _name(self._layout.previous)
+            current, previous = self._begin(), _name(self._layout.previous)
             if previous is None or previous == current:
                 raise UsageError(f"there is no version before {current} on this board; apply a release")
             return self._try(self._layout.versions / previous, current, seconds)
 
     def resume(self) -> None:
-        """Give up a trial that nobody watches. Does not wait for the service, which may be waiting for this."""
+        """Give up a trial that nobody watches. Waits neither for the service, which may be waiting for this, nor for what can be removed later."""
         try:
             with self._locked():
-                self._settle("nobody watched its trial any more: the power went, or the updater was ended")
+                self._settle()
         except UsageError:
             self._say("an update is being watched: nothing to do here")
 
@@ -102,13 +100,13 @@ class Updater:
         last = None
         with contextlib.suppress(OSError, ValueError):
             last = json.loads(self._layout.last_update.read_bytes())
-        trial = Trial.read(self._layout.trial)
-        return {
-            "current": _name(self._layout.current),
-            "previous": _name(self._layout.previous),
-            "trial": None if trial is None else asdict(trial),
-            "last": last,
-        }
+        trial: dict[str, str] | None = None
+        try:
+            if (found := Trial.read(self._layout.trial)) is not None:
+                trial = asdict(found)
+        except BoardError as error:
+            trial = {"damaged": str(error)}
+        return {"current": _name(self._layout.current), "previous": _name(self._layout.previous), "trial": trial, "last": last}
 
     def _try(self, folder: Path, current: str, seconds: float) -> str:
         layout, version = self._layout, folder.name
@@ -121,77 +119,96 @@ class Updater:
             raise
         self._say(f"version {version} is ready")
         trial = Trial(version, current, _name(layout.previous) or "", _now())
-        # `previous` first: what gives a trial up is the version before's own program
-        self._point(layout.previous, current)
-        self._say(f"version {current} is the one to go back to")
-        write_beside(layout.trial, (json.dumps(asdict(trial), indent=1) + "\n").encode(), 0o644)
-        self._say("the trial is on record")
         try:
+            # `previous` first: what gives a trial up is the version before's own program
+            self._point(layout.previous, current)
+            self._say(f"version {current} is the one to go back to")
+            write_beside(layout.trial, (json.dumps(asdict(trial), indent=1) + "\n").encode(), 0o644)
+            self._say("the trial is on record")
             self._point(layout.current, version)
             self._say(f"switched to {version}; waiting for its first estimate")
             why = self._service.start_again() or self._service.watch(seconds)
         except BaseException as error:
-            why = str(error) if isinstance(error, BoardError) else f"the update was given up ({type(error).__name__})"
-            self._go_back(trial, why)
+            self._go_back(trial, str(error) if isinstance(error, BoardError | OSError) else f"the update was given up ({type(error).__name__})")
             raise
         if why is not None:
             self._go_back(trial, why)
             raise BoardError(f"version {version} was tried and rolled back to {current}: {why}")
-        self._record(version, "runs", "")
         _remove(layout.trial)
         self._say("the trial is over")
         self._prune()
+        self._record(version, "runs", "")
         return version
 
     def _go_back(self, trial: Trial, why: str) -> None:
-        """The old version again, and the service waited for. Every step may be the last one before the power goes."""
-        self._point(self._layout.current, trial.back_to)
-        self._say(f"switched back to {trial.back_to}: {why}")
-        failed = self._service.start_again()
-        if failed is not None:
-            self._say(f"warning: version {trial.back_to} does not start either: {failed}")
-        self._close(trial, why)
-
-    def _settle(self, why: str) -> None:
-        """Give up the trial there is on record, if there is one, and leave nothing else half-done."""
-        trial = Trial.read(self._layout.trial)
-        if trial is not None:
-            if _name(self._layout.current) != trial.back_to and self._is_there(trial.back_to):
-                self._point(self._layout.current, trial.back_to)
-                self._say(f"switched back to {trial.back_to}: {why}")
-            self._service.start_soon()
-            self._close(trial, why)
+        """The old version again, and the service waited for where it was told of another. Every step may be the last one before the power goes."""
+        if self._point(self._layout.current, trial.back_to):
+            self._say(f"switched back to {trial.back_to}: {why}")
+            failed = self._service.start_again()
+            if failed is not None:
+                self._say(f"warning: version {trial.back_to} does not start either: {failed}")
+        self._close(trial, "rolled back", why)
         self._prune()
 
-    def _close(self, trial: Trial, why: str) -> None:
-        self._record(trial.to, "rolled back", why)
+    def _begin(self) -> str:
+        """Leave nothing of an earlier update, and the version that runs. Raises UsageError where there is none."""
+        self._settle()
+        layout = self._layout
+        current, previous = _name(layout.current), _name(layout.previous)
+        if current is None and previous is not None and self._is_there(previous):
+            self._point(layout.current, previous)
+            self._say(f"{layout.current} pointed at no version: it is {previous} again")
+            current = previous
+        if current is None:
+            raise UsageError(f"{layout.current} points at no version; install one with jetson/provision")
+        self._prune()
+        return current
+
+    def _settle(self) -> None:
+        """Give up the trial there is on record, if there is one."""
+        layout, why = self._layout, "nobody watched its trial any more: the power went, or the updater was ended"
+        try:
+            trial = Trial.read(layout.trial)
+        except BoardError as error:  # `previous` is written first, so it says where to go back to
+            current = _name(layout.current) or ""
+            trial, why = Trial(current, _name(layout.previous) or current, "", ""), f"{why}; {error}"
+        if trial is None:
+            return
+        result = "rolled back"
+        if _name(layout.current) != trial.back_to:
+            if self._is_there(trial.back_to):
+                self._point(layout.current, trial.back_to)
+                self._say(f"switched back to {trial.back_to}: {why}")
+            else:
+                result, why = "kept", f"{why}, and {trial.back_to} is not there to go back to"
+                self._say(f"version {trial.to} stays: {why}")
+        self._service.start_soon()
+        self._close(trial, result, why)
+
+    def _close(self, trial: Trial, result: str, why: str) -> None:
+        self._record(trial.to, result, why)
         if trial.previous and self._is_there(trial.previous):
             self._point(self._layout.previous, trial.previous)
         else:
             _remove(self._layout.previous)
         self._say("what was before the trial is again")
         _remove(self._layout.trial)
-        self._prune()
 
     def _prune(self) -> None:
-        """Remove every version but `current` and `previous`, and what was cut off in the middle."""
+        """Remove every version but `current` and `previous`, and what was cut off in the middle; nothing while no version runs."""
         layout = self._layout
+        if _name(layout.current) is None:
+            return
         keep = {_name(layout.current), _name(layout.previous)}
         for path in sorted(layout.versions.iterdir()):
-            if path.name.startswith(".") or path.name not in keep:
-                gone = path if path.name.startswith(".") else path.with_name(f".{path.name}.gone")
-                if gone != path:
-                    shutil.rmtree(gone, ignore_errors=True)
-                    os.rename(path, gone)  # never half a version under its name
+            if path.name.startswith("."):
+                shutil.rmtree(path)
+            elif path.name not in keep:
+                gone = path.with_name(f".{path.name}.gone")
+                shutil.rmtree(gone, ignore_errors=True)
+                os.rename(path, gone)  # never half a version under its name
                 shutil.rmtree(gone)
-                if gone != path:
-                    self._say(f"removed version {path.name}")
-
-    def _current(self) -> str:
-        current = _name(self._layout.current)
-        if current is None:
-            raise UsageError(f"{self._layout.current} points at no version; install one with jetson/provision")
-        return current
+                self._say(f"removed version {path.name}")
 
     def _is_there(self, version: str) -> bool:
         try:
@@ -200,12 +217,17 @@ class Updater:
             return False
         return True
 
-    def _point(self, link: Path, version: str) -> None:
-        point(link, f"versions/{version}")
+    def _point(self, link: Path, version: str) -> bool:
+        """Whether that changed anything."""
+        return bool(point(link, f"versions/{version}"))
 
     def _record(self, version: str, result: str, why: str) -> None:
+        """Keep how it went; a disk that is full has no part in that."""
         record = {"version": version, "result": result, "why": why, "at": _now()}
-        write_beside(self._layout.last_update, (json.dumps(record, indent=1) + "\n").encode(), 0o644)
+        try:
+            write_beside(self._layout.last_update, (json.dumps(record, indent=1) + "\n").encode(), 0o644)
+        except OSError as error:
+            self._say(f"warning: {self._layout.last_update} cannot be written ({error.strerror}): version {version} {result}")
 
     @contextlib.contextmanager
     def _locked(self) -> Any:
@@ -254,7 +276,8 @@ def _parser() -> argparse.ArgumentParser:
 def _text(status: dict[str, Any]) -> str:
     lines = [f"{name:<9} {status[name] or 'none'}" for name in ("current", "previous")]
     if (trial := status["trial"]) is not None:
-        lines.append(f"on trial  {trial['to']} since {trial['began']}; if no update is under way: sudo sage-edge-update resume")
+        what = trial.get("damaged") or f"{trial['to']} since {trial['began']}; if no update is under way: sudo sage-edge-update resume"
+        lines.append(f"on trial  {what}")
     if (last := status["last"]) is not None:
         lines.append(f"last      {last['version']} {last['result']}, {last['at']}" + (f": {last['why']}" if last["why"] else ""))
     return "\n".join(lines)
@@ -277,6 +300,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verb == "status":
             status = updater.status()
             print(json.dumps(status) if args.json else _text(status))
+        elif args.verb in ("apply", "rollback") and not 0 < args.seconds <= MOST_SECONDS:
+            raise UsageError(f"--seconds {args.seconds:g} is no time to watch for; give a number above 0, at most {MOST_SECONDS:.0f}")
         elif os.geteuid() != 0:
             raise UsageError(f"{args.verb} is root's; sudo sage-edge-update {args.verb}")
         elif args.verb == "resume":

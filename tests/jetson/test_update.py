@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -21,9 +22,9 @@ from pretend_systemd import READY_S, Systemd
 from released import make_system
 from versions import make_version
 
-from sage_edge.jetson import health
+from sage_edge.jetson import health, update
 from sage_edge.jetson.health import Service
-from sage_edge.jetson.lay_in import point
+from sage_edge.jetson.lay_in import point, write_beside
 from sage_edge.jetson.layout import Layout
 from sage_edge.jetson.release_file import Release, ReleaseError, unpack
 from sage_edge.jetson.update import Trial, Updater, _text
@@ -204,11 +205,80 @@ def test_an_interrupted_trial_is_given_up_before_the_program_ends(board: Board) 
     assert "given up (KeyboardInterrupt)" in board.updater().status()["last"]["why"]
 
 
-def test_a_record_that_says_nothing_is_an_error_of_one_line(board: Board) -> None:
-    board.layout.state.mkdir(parents=True)
-    board.layout.trial.write_text("{")
-    with pytest.raises(BoardError, match=r"trial.json cannot be read \(.*\); look at it, then remove it"):
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"to": "2"}'])
+def test_a_record_that_says_nothing_is_a_trial_to_give_up(board: Board, text: str) -> None:
+    board.updater().apply(board.release("2"), SECONDS)
+    board.layout.trial.write_text(text)
+    assert "trial.json cannot be read" in board.updater().status()["trial"]["damaged"]
+    assert "trial.json cannot be read" in _text(board.updater().status())
+    board.updater().resume()
+    board.systemd.wait_for(lambda: board.systemd.active)
+    assert board.runs == "1"
+    with pytest.raises(UsageError, match="version 1 runs already"):
+        board.updater().apply(board.release("1"), SECONDS)
+    board.check("1", None)
+
+
+def test_nothing_is_removed_while_no_version_runs(board: Board) -> None:
+    board.updater().apply(board.release("2"), SECONDS)
+    board.layout.current.unlink()
+    previous = board.layout.previous.readlink()
+    board.layout.previous.unlink()
+    for _ in range(2):
         board.updater().resume()
+        with pytest.raises(UsageError, match="points at no version; install one"):
+            board.updater().apply(board.release("3"), SECONDS)
+        assert board.folders() == ["1", "2"]
+    board.layout.previous.symlink_to(previous)
+    board.updater().apply(board.release("3"), SECONDS)
+    board.check("3", "1")
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """No room for the file `name`."""
+
+    def write(target: Path, content: bytes, mode: int) -> None:
+        if target.name == name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        write_beside(target, content, mode)
+
+    monkeypatch.setattr(update, "write_beside", write)
+
+
+def test_no_room_for_the_record_of_a_trial_leaves_everything_as_it_was(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    board.updater().apply(board.release("2"), SECONDS)
+    calls = len(board.systemd.calls)
+    full_disk(monkeypatch, "trial.json")
+    with pytest.raises(OSError, match="No space left"):
+        board.updater().apply(board.release("3"), SECONDS)
+    assert not any("restart" in call for call in board.systemd.calls[calls:])
+    board.check("2", "1")
+
+
+@pytest.mark.parametrize("behaviour", ["well", "dies at once"])
+def test_no_room_for_how_it_went_does_not_change_how_it_goes(board: Board, monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
+    full_disk(monkeypatch, "update.json")
+    with contextlib.nullcontext() if behaviour == "well" else pytest.raises(BoardError, match="rolled back to 1"):
+        board.updater().apply(board.release("2", behaviour), SECONDS)
+    board.check(*(("2", "1") if behaviour == "well" else ("1", None)))
+    assert any(line.startswith("warning: ") and "update.json cannot be written" in line for line in board.said)
+
+
+def test_a_version_that_is_gone_is_not_said_to_run(board: Board) -> None:
+    board.updater().apply(board.release("2"), SECONDS)
+    trial = {"to": "2", "back_to": "0", "previous": "1", "began": ""}
+    board.layout.trial.write_text(json.dumps(trial))
+    board.updater().resume()
+    last = board.updater().status()["last"]
+    assert (last["version"], last["result"]) == ("2", "kept")
+    board.systemd.wait_for(lambda: board.systemd.active)
+    board.check("2", "1")
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "0", "-1", "4000"])
+def test_a_time_that_would_not_end_or_not_begin_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert update.main(["apply", "FILE", "--seconds", seconds]) == 2
+    assert "is no time to watch for" in capsys.readouterr().err
 
 
 def cut_off(run: Callable[[], Any]) -> bool:
@@ -244,7 +314,8 @@ def check_after_boot(board: Board, wanted: tuple[str, ...]) -> None:
     assert not board.layout.trial.exists()
     for name in filter(None, (runs, previous)):
         Release.read(board.layout.versions / name).verify(board.layout.versions / name)
-    board.updater().resume()
+    with pytest.raises(UsageError, match="runs already"):
+        board.updater().apply(board.release(runs or ""), SECONDS)
     board.check(runs or "", previous)
 
 
