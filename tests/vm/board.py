@@ -36,7 +36,8 @@ _FILES = {
     "etc/modules-load.d/e2e.conf": "vivid\nsnd_aloop\n",
     "etc/systemd/journald.conf.d/e2e.conf": "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\n",
 }
-_UNITS = {"e2e-agent.service": "sysinit.target", "e2e-face.service": "multi-user.target", "e2e-voice.service": "multi-user.target"}
+_UNITS = {"e2e-agent.service": "sysinit.target", "e2e-voice.service": "multi-user.target", "e2e-face.service": None}
+"""Unit -> what wants it; the face comes when it is told to, for it costs an emulated core more than the service does."""
 _MASKED = (
     *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer"),
     *("proc-sys-fs-binfmt_misc.automount", "systemd-binfmt.service", "systemd-pstore.service", "getty@tty1.service", "serial-getty@ttyAMA0.service"),
@@ -58,7 +59,8 @@ def make_root(tar: Path, release: Path, root: Path, report: Report) -> Path:
     shutil.copytree(guest, root / "usr/local/lib/e2e")
     for unit, target in _UNITS.items():
         shutil.copy(guest / unit, root / "etc/systemd/system")
-        _link(root / f"etc/systemd/system/{target}.wants/{unit}", f"/etc/systemd/system/{unit}")
+        if target is not None:
+            _link(root / f"etc/systemd/system/{target}.wants/{unit}", f"/etc/systemd/system/{unit}")
     for unit in _MASKED:
         _link(root / "etc/systemd/system" / unit, "/dev/null")
     write_scene(root / "srv/e2e")

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import debian
 import image
-from board import make_root
+from board import ESTIMATES, make_root
+from end import check_end
 from life import live
 from machine import Machine
 from made import make_releases
@@ -64,10 +65,12 @@ def _run(bundle: Path | None, report: Report, artefacts: Path) -> None:
         with Machine(boot, [disk, stick], artefacts) as machine:
             live(machine, releases, report, artefacts)
     finally:
-        image.copy_out(disk, ("/var/lib/sage-edge", "/var/log/sage-edge", "/var/log/journal"), artefacts / "disk")
+        estimates = image.copy_out(disk, str(Path(ESTIMATES).parent), artefacts / "log") / Path(ESTIMATES).name
+        journal = image.copy_out(disk, "/var/log/journal", artefacts / "log")
     with report.step("what is left on the disk"):
         image.check_disk(disk)
         report.saw("e2fsck: clean")
+        check_end(estimates, journal, report)
 
 
 if __name__ == "__main__":

@@ -68,12 +68,12 @@ def make_disk(folder: Path, path: Path, megabytes: int) -> Path:
     return path
 
 
-def copy_out(disk: Path, folders: tuple[str, ...], target: Path) -> None:
-    """Folders of a disk that no machine has mounted, into the folder `target`."""
+def copy_out(disk: Path, folder: str, target: Path) -> Path:
+    """The folder `folder` of a disk that no machine has mounted, as the new folder `target`."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for folder in folders:
-        _run("debugfs", "-R", f"rdump {folder} {target}", str(disk))
+    _run("debugfs", "-R", f"rdump {folder} {target}", str(disk))
+    return target / Path(folder).name
 
 
 def check_disk(disk: Path) -> None:

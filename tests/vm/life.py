@@ -31,7 +31,7 @@ def live(machine: Machine, releases: Releases, report: Report, artefacts: Path) 
         with report.step("the service is ready, as a user of its own"):
             _ready(machine, report)
         with report.step("estimates flow, with face and sound"):
-            _estimates(stream, report)
+            _estimates(machine, stream, report)
         with report.step("camera unplugged, and plugged in again"):
             _unplug(machine, stream, report)
         with report.step("a good update stays"):
@@ -81,7 +81,9 @@ def _ready(machine: Machine, report: Report) -> None:
         raise Failure(f"the service is of type {facts['Type']} and was restarted {facts['NRestarts']} times")
 
 
-def _estimates(stream: Stream, report: Report) -> None:
+def _estimates(machine: Machine, stream: Stream, report: Report) -> None:
+    report.did("systemctl start e2e-face.service: somebody sits down before the camera")
+    machine.sh("systemctl start e2e-face.service")
     lines = stream.wait("estimates with a face and a window full of sound", _whole, 300, count=3)
     hello = next((line for line in lines if line.get("type") == "hello"), None)
     if hello is None:

@@ -32,7 +32,7 @@ class Machine:
             *("qemu-system-aarch64", "-M", "virt", "-cpu", CPU, "-smp", str(CORES), "-m", str(MEMORY_MB), "-accel", "tcg,thread=multi"),
             *("-display", "none", "-monitor", "none", "-serial", f"file:{self._console}", "-no-reboot", "-nic", "none"),
             *("-kernel", str(boot.kernel), "-initrd", str(boot.initrd), "-dtb", str(boot.device_tree)),
-            *("-append", "console=ttyAMA0 root=/dev/vda rw quiet mitigations=off systemd.show_status=0"),
+            *("-append", "console=ttyAMA0 root=/dev/vda rw loglevel=1 mitigations=off systemd.show_status=0"),
             *("-chardev", f"socket,id=shell,path={self._socket_path},server=on,wait=off"),
             *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=shell,name={PORT}"),
         ]

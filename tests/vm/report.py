@@ -64,7 +64,7 @@ class Report:
         self.line(f"{'PASS' if ok else 'FAIL'}  {name}, {seconds:.1f} s{': ' + why if why else ''}")
 
 
-def wait_until(what: str, seen: Callable[[], object], seconds: float, every_s: float = 0.5) -> object:
+def wait_until(what: str, seen: Callable[[], object], seconds: float, every_s: float = 1.0) -> object:
     """The first true answer of `seen`. Raises Failure when there is none after `seconds`."""
     end_s = time.monotonic() + seconds
     while not (answer := seen()):
