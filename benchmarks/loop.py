@@ -1,10 +1,11 @@
 """What the live loop costs beside its engines: CPU time of the whole process per second of stream, 30 frames of 640 x 480, 48 kHz -> 16 kHz.
 
-The loop as `run` has it, in real time: capture thread, hop thread, status, smoothing, a JSONL sink behind its queue. Left out: the camera's
-decoding (its frames lie in memory), the audio server (who feeds libsage's capture is not counted), the face finder (a fixed box). Variants:
-`loop`, where engines do nothing, so that every microsecond is the loop's; and `beside_engines`, where they run and the CPU time of their calls is
-taken off, so that the loop finds its caches as engines leave them; and `awake`, the same turns on a simulated clock, one after the other, where no
-cache gets cold and no core falls asleep between two frames: what the code costs, without what waking up costs on this machine.
+The loop as `run` has it, in real time: capture thread, hop thread, status, smoothing, a JSONL sink behind its queue. Left out: the camera's own
+work (its frames lie in memory; the sleep until the next one is not counted), the audio server (who feeds libsage's capture is not counted), the face
+finder (a fixed box). Variants: `loop`, where engines do nothing, so that every microsecond is the loop's, with features as wide as those of `base`;
+`loop_tiny`, with those of `tiny` and a microphone of 16 kHz; `beside_engines`, where engines run and the CPU time of their calls is taken off, so
+that the loop finds its caches as they leave them; and `awake`, the same turns on a simulated clock, one after the other, where no cache gets cold
+and no core falls asleep between two frames: what the code costs, without what waking up costs on this machine.
 `loop_over_budget` is how many times less than one percent of a core `loop` is, and so on.
 """
 
@@ -30,8 +31,9 @@ MIC_HZ = 48_000
 BUDGET_MS = 10.0
 """One percent of a core, per second."""
 WARM_S = 3
-DIMS = (2048, 768)
-"""Features of `base`: a hop copies windows of them."""
+DIMS, TINY_DIMS = (2048, 768), (512, 128)
+"""Features of `base`, and of `tiny`: a hop copies windows of them."""
+TINY_MIC_HZ = 16_000
 
 
 @dataclass
@@ -79,15 +81,15 @@ class _Microphone:
     granted: dict[str, Any] | None = None
     drift_ppm: float | None = 0.0
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: Any, rate_hz: int = MIC_HZ) -> None:
         from sage_edge.runtime.native import AudioCapture
         from sage_edge.runtime.sources import MicrophoneCounts
         from sage_edge.runtime.sources.steady import Steady
 
         self.asked: dict[str, Any] = {"rate_hz": None, "channels": None}
         self.counts = MicrophoneCounts()
-        self._clock, self._capture, self._steady = clock, AudioCapture("float32", 1, MIC_HZ, 10 * MIC_HZ), Steady(MIC_HZ)
-        self._chunk = (0.1 * np.random.default_rng(0).standard_normal(MIC_HZ // 50)).astype(np.float32)
+        self._clock, self._capture, self._steady = clock, AudioCapture("float32", 1, rate_hz, 10 * rate_hz), Steady(rate_hz)
+        self._chunk = (0.1 * np.random.default_rng(0).standard_normal(rate_hz // 50)).astype(np.float32)
         self._start_ns, self._chunks, self._at = clock.now_ns(), 0, 0
         self.fed_ns = 0
 
@@ -160,7 +162,7 @@ class _Timed:
         return timed
 
 
-def _measure(path: Path, frames: Any, seconds: float, idle: bool) -> tuple[list[float], dict[str, Any]]:
+def _measure(path: Path, frames: Any, seconds: float, idle: bool, mic_hz: int = MIC_HZ) -> tuple[list[float], dict[str, Any]]:
     from sage_edge.runtime.bundle import Bundle
     from sage_edge.runtime.clock import MonotonicClock
     from sage_edge.runtime.live_devices import run_live_devices
@@ -179,7 +181,7 @@ def _measure(path: Path, frames: Any, seconds: float, idle: bool) -> tuple[list[
     camera.start()
     with contextlib.closing(camera), Session(Bundle.open(path), precision="fp32", threads=1, faces=_Box(), hop_thread=True) as session:
         timed = _Timed(session, idle)
-        microphone = _Microphone(clock)
+        microphone = _Microphone(clock, mic_hz)
         meter = _Meter(lambda: timed.total_ns + microphone.fed_ns + reader.slept_ns)
         summary = run_live_devices(
             camera,
@@ -250,12 +252,12 @@ def _measure_awake(path: Path, frames: Any, seconds: float) -> tuple[list[float]
 
 
 @contextlib.contextmanager
-def _bundle() -> Iterator[Path]:
-    """The tests' bundle of hand-made graphs, as wide as `base` where the loop copies."""
+def _bundle(dims: tuple[int, int] = DIMS) -> Iterator[Path]:
+    """The tests' bundle of hand-made graphs, `dims` wide where the loop copies."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "runtime"))
     tiny_bundle: Any = importlib.import_module("tiny_bundle")
     narrow = tiny_bundle.D_V, tiny_bundle.D_A
-    tiny_bundle.D_V, tiny_bundle.D_A = DIMS
+    tiny_bundle.D_V, tiny_bundle.D_A = dims
     try:
         with tempfile.TemporaryDirectory(prefix="sage-edge-loop-") as folder:
             yield tiny_bundle.make_bundle(Path(folder) / "wide.sage")
@@ -266,14 +268,16 @@ def _bundle() -> Iterator[Path]:
 def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
     """`variants`: ms of CPU per second of stream; a second in n / 20 of each variant is measured, in three turns (one when n < 60)."""
     frames = np.random.default_rng(seed).integers(0, 256, (FRAMES, HEIGHT, WIDTH, 3), np.uint8)
-    found: dict[str, list[float]] = {"loop": [], "beside_engines": [], "awake": []}
+    found: dict[str, list[float]] = {"loop": [], "loop_tiny": [], "beside_engines": [], "awake": []}
     notes: dict[str, Any] = {}
-    with _bundle() as path:
+    with _bundle() as path, _bundle(TINY_DIMS) as tiny_path:
         for _ in range(3 if n >= 60 else 1):
             for name, seconds in found.items():
                 length_s = WARM_S + 2 + max(1.0, n / 60)
                 if name == "awake":
                     more, notes[name] = _measure_awake(path, frames, length_s)
+                elif name == "loop_tiny":
+                    more, notes[name] = _measure(tiny_path, frames, length_s, True, TINY_MIC_HZ)
                 else:
                     more, notes[name] = _measure(path, frames, length_s, name == "loop")
                 seconds += more
@@ -287,7 +291,8 @@ def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
         "notes": {
             "budget": f"{BUDGET_MS:g} ms: one percent of a core",
             "stream": f"{RATE_HZ} frames/s of {WIDTH} x {HEIGHT} BGR, {MIC_HZ} Hz -> 16 kHz, features {DIMS[0]} and {DIMS[1]} wide",
-            "left_out": "engines, face finder, decoding",
+            "stream_tiny": f"{TINY_MIC_HZ} Hz, features {TINY_DIMS[0]} and {TINY_DIMS[1]} wide",
+            "left_out": "engines, face finder, the camera's own work: a sleep until its next frame",
             **notes,
         },
     }
