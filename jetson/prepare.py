@@ -9,6 +9,7 @@ TensorRT's part was not run on a board: there, `sudo sage-edge-first-boot` shows
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,14 +18,18 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sage_edge.runtime.errors import BoardError, SageError, UsageError
 
 from .layout import PREPARED
 from .release_file import Release, ReleaseError
-from .service import own_folder
+from .service import own_folder, tensorrt_version
 from .service_settings import is_yes, option_value, run_words
+
+if TYPE_CHECKING:
+    from sage_edge.runtime.bundle import Bundle
+    from sage_edge.runtime.precision import Choice
 
 Say = Callable[[str], None]
 _LEAST_FREE_MB = 500
@@ -68,16 +73,40 @@ def prepare(folder: Path, environ: Mapping[str, str], say: Say = print) -> dict[
         raise UsageError(f"--threads {threads!r} in SAGE_EDGE_OPTIONS is no number; write one")
     choice = choose(bundle, option_value(words, "--precision") or "auto", backend, None if threads is None else int(threads))
     say(choice.line() if choice.raced else f"it will run by {choice.name}")
+    if not choice.raced and choice.backend != "onnxruntime":  # what raced was checked, and ONNX Runtime is above
+        _check(bundle, choice, None if threads is None else int(threads))
+        say(f"golden check of {choice.name}: ok")
     found = {
         "version": release.version,
         "model_digest": release.model_digest,
         "engines": engines,
+        "tensorrt": tensorrt_version(),
         "choice": choice.to_dict(),
         "prepared": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     with atomic_file(cache / PREPARED) as work:
         work.write_text(json.dumps(found, indent=1) + "\n")
     return found
+
+
+def _check(bundle: Bundle, choice: Choice, threads: int | None) -> None:
+    """Raises BoardError where what will run does not compute the bundle's golden windows, EngineError where it does not run."""
+    from sage_edge.runtime.bundle import GRAPHS
+    from sage_edge.runtime.flavours import flavour
+    from sage_edge.runtime.golden import GoldenPass
+    from sage_edge.runtime.graphs import open_graph
+
+    kind = flavour(choice.precision, choice.backend)
+    golden = GoldenPass(bundle, kind)
+    for graph in GRAPHS:
+        with contextlib.closing(open_graph(bundle, graph, kind, choice.backend, threads)) as engine:
+            golden.run(graph, engine)
+    moved, allowed = max(golden.differences().values()), golden.allowed
+    if not moved <= allowed:
+        raise BoardError(
+            f"by {choice.name} {bundle.path.name} moves its golden windows by {moved:.2g} on this board, more than {allowed:.2g}; "
+            "leave --backend and --precision out of SAGE_EDGE_OPTIONS"
+        )
 
 
 def _engines(launcher: Path, model: Path, environ: Mapping[str, str], backend: str, say: Say) -> str:

@@ -8,6 +8,9 @@ for settings that cannot be taken.
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -15,6 +18,7 @@ from pathlib import Path
 
 from sage_edge.runtime.errors import SageError, UsageError
 
+from .layout import PREPARED
 from .release_file import Release, ReleaseError
 from .service_settings import is_yes, run_words, wants_network
 
@@ -37,10 +41,34 @@ def command(folder: Path, environ: Mapping[str, str]) -> list[str]:
     return [str(folder / "bin/sage-edge"), "run", str(folder / Release.read(folder).model), *words]
 
 
+def tensorrt_version() -> str:
+    """Of the package that is installed, "" for none; nothing is loaded."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version("tensorrt")
+    return ""
+
+
+def stale(cache: Path) -> str | None:
+    """A line when the board's TensorRT is no longer the one that engines were built with; None else, and where nothing was built."""
+    try:
+        before = str(json.loads((cache / PREPARED).read_bytes())["tensorrt"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    now = tensorrt_version()
+    if now == before:
+        return None
+    return (
+        f"TensorRT is {now or 'gone'} and the board was made ready with {before or 'none'}, so this runs without its engines; "
+        "sudo sage-edge-first-boot && sudo systemctl restart sage-edge"
+    )
+
+
 def main(folder: Path | None = None) -> int:
     """Become the run; returns an exit code only when that cannot be."""
     try:
         words = command(folder or own_folder(), os.environ)
+        if (cache := os.environ.get("CACHE_DIRECTORY")) and (line := stale(Path(cache))) is not None:
+            print(f"warning: {line}", file=sys.stderr, flush=True)
         os.execv(words[0], words)
     except (SageError, ReleaseError) as error:
         print(f"error: {error}", file=sys.stderr)

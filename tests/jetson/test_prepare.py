@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from micro_release import micro_release, sealed
 
+from sage_edge.jetson import service
 from sage_edge.jetson.layout import PREPARED
 from sage_edge.jetson.prepare import prepare
+from sage_edge.jetson.service import stale
 from sage_edge.runtime.engines import probe
 from sage_edge.runtime.engines.probe import Found
 from sage_edge.runtime.errors import BoardError, BundleError, UsageError
@@ -26,6 +28,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def environ(tmp_path: Path, **more: str) -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "CACHE_DIRECTORY": str(tmp_path / "cache"), **DEMO, **more}
+
+
+def spoil_golden_windows(folder: Path) -> None:
+    """What the bundle says that should come out, it never does."""
+    from tiny_bundle import write_manifest
+
+    model = folder / "model/by-hand.sage"
+    with np.load(model / "golden.npz") as golden:
+        changed = {name: array + np.float32(0.01) if name.startswith("estimates") else array for name, array in golden.items()}
+    np.savez_compressed(model / "golden.npz", **changed)
+    write_manifest(model)
+    sealed(folder)
 
 
 @pytest.mark.slow
@@ -50,14 +64,7 @@ def test_a_model_of_synthetic_data_is_refused_unless_the_owner_allows_it(folder:
 
 @pytest.mark.slow
 def test_a_board_that_computes_something_else_is_not_ready(folder: Path, tmp_path: Path) -> None:
-    from tiny_bundle import write_manifest
-
-    model = folder / "model/by-hand.sage"
-    with np.load(model / "golden.npz") as golden:
-        changed = {name: array + np.float32(0.01) if name.startswith("estimates") else array for name, array in golden.items()}
-    np.savez_compressed(model / "golden.npz", **changed)
-    write_manifest(model)
-    sealed(folder)
+    spoil_golden_windows(folder)
     said: list[str] = []
     with pytest.raises(BoardError, match=r"by-hand.sage does not compute its golden windows on this board"):
         prepare(folder, environ(tmp_path), said.append)
@@ -92,6 +99,30 @@ def test_engines_are_built_where_there_is_tensorrt_and_a_failure_is_survived(
     if not compiles:
         with pytest.raises(BoardError, match="engines could not be built"):
             prepare(folder, environ(tmp_path, **options), said.append)
+
+
+@pytest.mark.slow
+def test_what_the_owner_named_is_checked_against_the_golden_windows_too(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    stand_in(folder, tmp_path / "log", compiles=True)  # its `verify` finds nothing wrong
+    said: list[str] = []
+    options = {"SAGE_EDGE_OPTIONS": "--backend openvino --precision fp32"}
+    prepare(folder, environ(tmp_path, **options), said.append)
+    assert "golden check of openvino fp32: ok" in said
+    spoil_golden_windows(folder)
+    stand_in(folder, tmp_path / "log", compiles=True)
+    with pytest.raises(BoardError, match=r"by openvino fp32 by-hand.sage moves its golden windows by 0.01 on this board"):
+        prepare(folder, environ(tmp_path, **options), said.append)
+
+
+def test_another_tensorrt_than_at_first_boot_is_said_when_the_service_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stale(tmp_path) is None
+    for before, now in (("10.3.0", "10.3.0"), ("", ""), ("10.3.0", "10.16.2"), ("10.3.0", ""), ("", "10.3.0")):
+        (tmp_path / PREPARED).write_text(json.dumps({"tensorrt": before}))
+        monkeypatch.setattr(service, "tensorrt_version", lambda now=now: now)
+        line = stale(tmp_path)
+        assert (line is None) == (before == now)
+        assert line is None or "sudo sage-edge-first-boot" in line
 
 
 def test_tensorrt_that_was_asked_for_and_is_missing_is_said_with_its_cure(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
