@@ -35,7 +35,7 @@ enum {
     KERNEL_PAD = 16,     /* floats beyond the end of a line that `columns` may read, and must be finite */
     CELLS_PAD = 3,       /* cells beyond the last that `columns` may read and work out, and must be cells of the same line */
     KERNEL_STEP_MAX = 4, /* bytes in a sample: 1 Y, 2 UV or Y., 3 RGB, 4 YUYV */
-    KERNEL_EXACT = 64    /* floats added one after the other before the sum is put aside, to keep rounding small */
+    KERNEL_EXACT = 16    /* floats added one after the other before the sum is put aside, to keep rounding small */
 };
 
 typedef struct {

@@ -31,16 +31,18 @@ static void rows_plain(const uint8_t *row, int64_t stride, int32_t count, float 
 static void columns_plain(const float *line, int32_t step, const cell_columns *cells, int32_t n, int32_t common, const cell_output *to) {
     for (int32_t i = 0; i < n; i++) {
         const cell_columns *cell = &cells[i];
-        const float *x = line + cell->first, *after = x + (int64_t)(common + 1) * step, *last = line + cell->last;
+        const float *first = line + cell->first, *after = first + (int64_t)(common + 1) * step, *last = line + cell->last;
         float sum[KERNEL_STEP_MAX];
-        for (int32_t c = 0; c < step; c++) sum[c] = cell->head * x[c] + cell->more * after[c] + cell->tail * last[c];
-        for (x += step; x < after;) {
+        for (int32_t c = 0; c < step; c++) sum[c] = cell->more * after[c];
+        for (const float *x = first + step; x < after;) {
             float some[KERNEL_STEP_MAX] = {0};
             const float *stop = after - x > KERNEL_EXACT * step ? x + KERNEL_EXACT * step : after;
             for (; x < stop; x += step)
                 for (int32_t c = 0; c < step; c++) some[c] += x[c];
             for (int32_t c = 0; c < step; c++) sum[c] += some[c];
         }
+        /* last: beside the frame, the weight of an edge is as large as what lies there */
+        for (int32_t c = 0; c < step; c++) sum[c] = sum[c] + cell->head * first[c] + cell->tail * last[c];
         for (int32_t c = 0; c < step; c++) to->out[c][i] = sum[c] * to->scale[c] + to->bias[c];
     }
 }

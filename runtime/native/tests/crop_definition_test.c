@@ -46,6 +46,19 @@ int main(void) {
         noise_frame_free(&frame);
     }
 
+    /* Cells of many columns, nearly all of one colour: what every sum is rounded by has one direction then. */
+    for (int k = 0; k < 400; k++) {
+        noise_frame frame = noise_frame_of(&random, k % 4, 160, 60, 0);
+        int32_t components = k % 4 < SAGE_NV12 ? 3 : k % 4 == SAGE_NV12 ? 1 : 4;
+        uint8_t level[6];
+        for (int c = 0; c < 6; c++) level[c] = (uint8_t)(next_random(&random) % 250);
+        for (int64_t i = 0; i < frame.image.stride * 60; i++) frame.memory[0][i] = (uint8_t)(level[i % components] + frame.memory[0][i] / 224);
+        for (int64_t i = 0; i < frame.image.chroma_stride * 30; i++) frame.memory[1][i] = (uint8_t)(level[4 + i % 2] + frame.memory[1][i] / 224);
+        sage_box box = {next_fraction(&random) * 9, next_fraction(&random) * 9, 140 - next_fraction(&random), 40 - next_fraction(&random)};
+        compare(&frame.image, &box, 1, 1);
+        noise_frame_free(&frame);
+    }
+
     /* Cells wider than a line of scratch, outputs wider than a strip, and more rows than 16 bits can add. */
     noise_frame wide = noise_frame_of(&random, SAGE_RGB, 4099, 3, 1);
     compare(&wide.image, &(sage_box){0.25, 0.5, 4098.5, 2.25}, 1, 1);
