@@ -337,10 +337,17 @@ EVENTS = {"os.rename", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "os.ch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("behaviour", ["dies at once", pytest.param("well", marks=pytest.mark.nightly)])
-def test_power_may_go_before_every_change_of_the_disk_and_the_next_boot_has_a_whole_version(board: Board, behaviour: str) -> None:
+@pytest.mark.parametrize(
+    ("behaviour", "every"),
+    [
+        ("dies at once", 5),
+        pytest.param("dies at once", 1, marks=pytest.mark.nightly),
+        pytest.param("well", 1, marks=pytest.mark.nightly),
+    ],
+)
+def test_power_may_go_before_every_change_of_the_disk_and_the_next_boot_has_a_whole_version(board: Board, behaviour: str, every: int) -> None:
     versions = map(str, itertools.count(2))
-    for number in itertools.count():
+    for number in itertools.count(0, every):
         began, tried = board.links()[0] or "", next(versions)
         release = board.release(tried, behaviour)
 
