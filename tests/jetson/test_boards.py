@@ -161,4 +161,4 @@ def test_the_page_for_people_says_what_the_table_says() -> None:
         assert row[3] == line.python
         assert f"--python {line.python}" in row[4]
     assert set(re.findall(r"--board (\S+)", page)) <= set(TABLE.boards)
-    assert set(re.findall(r"Jetson_Linux_\S+?_aarch64\.tbz2", page)) <= {each.driver_package.replace("_r", "_R") for each in TABLE.revisions.values()}
+    assert set(re.findall(r"Jetson_Linux_\S+?_aarch64\.tbz2", page)) <= {each.driver_package for each in TABLE.revisions.values()}
