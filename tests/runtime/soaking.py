@@ -10,6 +10,7 @@ in the same process, on the same clock. Nothing is kept that grows with the time
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import math
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 from sage_edge.runtime.bundle import Bundle
 from sage_edge.runtime.clock import SimulatedClock
 from sage_edge.runtime.estimate import Drops, Estimate, Live
-from sage_edge.runtime.live_devices import run_live_devices
+from sage_edge.runtime.live_devices import JUMP_NS, run_live_devices
 from sage_edge.runtime.notice import Notice, Status
 from sage_edge.runtime.session import Session
 from sage_edge.runtime.sinks import open_sink
@@ -85,15 +86,18 @@ class Report:
     notices: Counter[str] = field(default_factory=Counter)
     rss_mb: list[float] = field(default_factory=list)
     """Once in half a minute of stream."""
+    used_mb: list[float] = field(default_factory=list)
+    """At the same times: what of it malloc has given out, without what it keeps for later; empty where that is not known."""
     problems: list[str] = field(default_factory=list)
 
     def growth_mb(self) -> float:
         """Memory at the end beyond that at half time: the first half is for pools and caches to fill."""
         return round(self.rss_mb[-1] - self.rss_mb[len(self.rss_mb) // 2], 1)
 
-    def slope_mb_per_hour(self) -> tuple[float, float]:
-        """Of the memory in the second half, and its standard error."""
-        y = np.array(self.rss_mb[len(self.rss_mb) // 2 :])
+    @staticmethod
+    def slope_mb_per_hour(mb: list[float]) -> tuple[float, float]:
+        """Of memory in the second half, and its standard error."""
+        y = np.array(mb[len(mb) // 2 :])
         x = np.arange(len(y)) / 120
         slope, offset = np.polyfit(x, y, 1)
         rest = y - slope * x - offset
@@ -101,13 +105,16 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types."""
-        slope, error = self.slope_mb_per_hour()
+        slopes = {
+            f"{name}_slope_mb_per_hour": [round(value, 3) for value in self.slope_mb_per_hour(mb)]
+            for name, mb in (("rss", self.rss_mb), ("used", self.used_mb))
+            if mb
+        }
         return {
             **{"seconds": round(self.seconds, 1), "lives": self.lives, "estimates": self.estimates},
             **{"faults": dict(self.faults), "notices": dict(self.notices)},
             "rss_mb": {"first": self.rss_mb[0], "last": self.rss_mb[-1], "most": max(self.rss_mb), "growth": self.growth_mb()},
-            "rss_slope_mb_per_hour": round(slope, 3),
-            "rss_slope_error": round(error, 3),
+            **slopes,
             "problems": self.problems,
         }
 
@@ -119,6 +126,25 @@ class Box:
 
     def find(self, pixels: NDArray[np.uint8], format: str, t_ns: int) -> Box | None:
         return self if pixels[20, 20, 0] else None
+
+
+class _Malloc(ctypes.Structure):
+    """struct mallinfo2 of glibc."""
+
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")),
+        *((name, ctypes.c_size_t) for name in ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")),
+    )
+
+
+def used_mb() -> float | None:
+    """What malloc has given out in all of its pools, MB; None without glibc 2.33."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        return None
+    mallinfo.restype = _Malloc
+    found = mallinfo()
+    return float(found.uordblks + found.hblkhd) / 1e6
 
 
 def picture(t_ns: int) -> NDArray[np.uint8]:
@@ -247,6 +273,8 @@ class Ledger:
         self.status_ = status
         if self._statuses % 30 == 0:
             self._report.rss_mb.append(rss_mb() or 0.0)
+            if (used := used_mb()) is not None:
+                self._report.used_mb.append(used)
         self._statuses += 1
 
     def close(self) -> None: ...
@@ -418,7 +446,9 @@ class World:
 
     def _begin(self, trouble: Trouble) -> None:
         kind = trouble.kind
-        if kind == "clock jump":
+        if kind == "clock jump" and trouble.end_ns - self._clock.now_ns() <= JUMP_NS:
+            self.report.faults[kind] -= 1  # another jump has led past it, or almost
+        elif kind == "clock jump":
             self._clock.sleep_until(trouble.end_ns)
         elif kind in self._held:  # it holds already, and goes on
             self._held[kind] = max(self._held[kind][0], trouble.end_ns), self._held[kind][1]
