@@ -13,7 +13,7 @@ from report import Failure, Report
 from scene import write_scene
 
 ROOT = Path(__file__).resolve().parents[2]
-CAMERA = "v4l2:///dev/v4l/by-path/platform-vivid.0-video-index0?width=640&height=480&fourcc=YUYV"
+CAMERA = "v4l2:///dev/v4l/by-path/platform-vivid.0-video-index0?width=320&height=240&fourcc=YUYV"
 """By where it is plugged in: its number may be another one after that."""
 MICROPHONE = "mic:hw:0,1"
 ESTIMATES = "/var/log/sage-edge/estimates.jsonl"
@@ -34,7 +34,7 @@ _FILES = {
     "etc/machine-id": "",
     "etc/modprobe.d/e2e.conf": f"options vivid {_VIVID}\noptions snd_aloop pcm_substreams=1\n",
     "etc/modules-load.d/e2e.conf": "vivid\nsnd_aloop\n",
-    "etc/systemd/journald.conf.d/e2e.conf": "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\n",
+    "etc/systemd/journald.conf.d/e2e.conf": "[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\nReadKMsg=no\n",
 }
 _UNITS = {"e2e-agent.service": "sysinit.target", "e2e-voice.service": "multi-user.target", "e2e-face.service": None}
 """Unit -> what wants it; the face comes when it is told to, for it costs an emulated core more than the service does."""

@@ -20,6 +20,7 @@ import image
 from board import ESTIMATES, make_root
 from end import check_end
 from life import live
+from life_again import live_again
 from machine import Machine
 from made import make_releases
 from report import Failure, Report
@@ -62,8 +63,10 @@ def _run(bundle: Path | None, report: Report, artefacts: Path) -> None:
         stick = image.make_disk(releases.stick, WORK / "stick.ext4", 1000)
         report.saw(f"disk.ext4 {disk.stat().st_blocks // 2048} MB used, {image.MODEL}")
     try:
-        with Machine(boot, [disk, stick], artefacts) as machine:
-            live(machine, releases, report, artefacts)
+        with Machine(boot, [disk, stick], artefacts / "console.log") as machine:
+            version = live(machine, releases, report)
+        with Machine(boot, [disk, stick], artefacts / "console-again.log") as machine:
+            live_again(machine, version, report)
     finally:
         estimates = image.copy_out(disk, str(Path(ESTIMATES).parent), artefacts / "log") / Path(ESTIMATES).name
         journal = image.copy_out(disk, "/var/log/journal", artefacts / "log")

@@ -1,4 +1,4 @@
-"""The life of the emulated board, from power on to power off, step by step. A step that needs one before it ends the run when that fails."""
+"""The life of the emulated board, from power on to a power cut, step by step. A step that fails ends the run: the next ones build on it."""
 
 from __future__ import annotations
 
@@ -7,41 +7,39 @@ from pathlib import Path
 from typing import Any
 
 import image
+from asking import FIRST_BOOT, SERVICE, current, flows, said, unit_properties, unit_property
 from board import ESTIMATES
 from machine import Machine
 from made import Releases
 from report import Failure, Report, wait_until
 from stream import Line, Stream, is_estimate
 
-SERVICE, FIRST_BOOT = "sage-edge.service", "sage-edge-first-boot.service"
 UPDATE = "/opt/sage-edge/current/bin/sage-edge-update"
 STICK = "/mnt"
 FLOWING_S = 10
 """How long estimates must flow after an update before it stays."""
+LOUD_DBFS = -60
 
 
-def live(machine: Machine, releases: Releases, report: Report, artefacts: Path) -> None:
-    """Every step. The journal goes to `artefacts`, whatever comes."""
+def live(machine: Machine, releases: Releases, report: Report) -> str:
+    """Every step until the power may be cut, in the middle of an update; the version that has to run after that."""
     stream = Stream(machine, ESTIMATES)
     with report.step("power on: systemd, a Jetson's names, camera, sound card, no network"):
         _power_on(machine, report)
-    try:
-        with report.step("first boot runs to its stamp"):
-            _first_boot(machine, report)
-        with report.step("the service is ready, as a user of its own"):
-            _ready(machine, report)
-        with report.step("estimates flow, with face and sound"):
-            _estimates(machine, stream, report)
-        with report.step("camera unplugged, and plugged in again"):
-            _unplug(machine, stream, report)
-        with report.step("a good update stays"):
-            _good_update(machine, stream, releases, report)
-        with report.step("an update that crashes is rolled back by itself"):
-            _bad_update(machine, stream, releases, report)
-    finally:
-        (artefacts / "journal.txt").write_text(machine.sh("journalctl --no-pager -o short-monotonic -b", seconds=300))
-    with report.step("power off"):
-        _power_off(machine, report)
+    with report.step("first boot runs to its stamp"):
+        _first_boot(machine, report)
+    with report.step("the service is ready, as a user of its own"):
+        _ready(machine, report)
+    with report.step("estimates flow, with a face and sound"):
+        _estimates(machine, stream, report)
+    with report.step("camera unplugged, and plugged in again"):
+        _unplug(machine, stream, report)
+    with report.step("a good update stays"):
+        _good_update(machine, stream, releases, report)
+    with report.step("an update that crashes is rolled back by itself"):
+        _bad_update(machine, stream, releases, report)
+    with report.step("the power goes in the middle of an update"):
+        return _cut_off(machine, report)
 
 
 def _power_on(machine: Machine, report: Report) -> None:
@@ -61,22 +59,22 @@ def _power_on(machine: Machine, report: Report) -> None:
 
 def _first_boot(machine: Machine, report: Report) -> None:
     def over() -> bool:
-        if _property(machine, FIRST_BOOT, "ActiveState") == "failed":
-            raise Failure(f"{FIRST_BOOT} failed: {_said(machine, FIRST_BOOT).strip()[-400:]}")
+        if unit_property(machine, FIRST_BOOT, "ActiveState") == "failed":
+            raise Failure(f"{FIRST_BOOT} failed: {said(machine, FIRST_BOOT).strip()[-400:]}")
         return not machine.try_sh("test -e /var/lib/sage-edge/provisioned")[0]
 
     try:
         wait_until("the stamp of first boot", over, 900)
     finally:
-        report.saw(_said(machine, FIRST_BOOT))
+        report.saw(said(machine, FIRST_BOOT))
     report.saw(f"stamp: {machine.sh('cat /var/lib/sage-edge/provisioned').strip()}")
 
 
 def _ready(machine: Machine, report: Report) -> None:
-    wait_until(f"{SERVICE} to be active", lambda: _property(machine, SERVICE, "ActiveState") == "active", 600)
-    facts = _properties(machine, SERVICE, "ActiveState", "Type", "MainPID", "NRestarts", "StatusText", "WatchdogUSec", "MemoryCurrent")
+    wait_until(f"{SERVICE} to be active", lambda: unit_property(machine, SERVICE, "ActiveState") == "active", 600)
+    facts = unit_properties(machine, SERVICE, "ActiveState", "Type", "MainPID", "NRestarts", "StatusText", "WatchdogUSec", "MemoryCurrent")
     report.saw("\n".join(f"{key}={value}" for key, value in facts.items()))
-    report.saw(machine.sh(f"stat -c 'user %U' /proc/{facts['MainPID']}; grep VmRSS /proc/{facts['MainPID']}/status"))
+    report.saw(machine.sh(f"stat -c 'user %U' /proc/{facts['MainPID']}; grep -E 'Vm(RSS|HWM)' /proc/{facts['MainPID']}/status"))
     if facts["Type"] != "notify" or facts["NRestarts"] != "0":
         raise Failure(f"the service is of type {facts['Type']} and was restarted {facts['NRestarts']} times")
 
@@ -84,7 +82,7 @@ def _ready(machine: Machine, report: Report) -> None:
 def _estimates(machine: Machine, stream: Stream, report: Report) -> None:
     report.did("systemctl start e2e-face.service: somebody sits down before the camera")
     machine.sh("systemctl start e2e-face.service")
-    lines = stream.wait("estimates with a face and a window full of sound", _whole, 300, count=3)
+    lines = stream.wait("estimates with a face and sound", _whole, 300, count=3)
     hello = next((line for line in lines if line.get("type") == "hello"), None)
     if hello is None:
         raise Failure(f"{ESTIMATES} has no hello")
@@ -113,27 +111,27 @@ def _unplug(machine: Machine, stream: Stream, report: Report) -> None:
         if line.get("type") == "notice":
             report.saw(f"{line['what']}: {line['detail']}")
     report.saw(
-        f"{sum(is_estimate(line) for line in lines)} estimates meanwhile; {SERVICE} restarted {_property(machine, SERVICE, 'NRestarts')} times"
+        f"{sum(is_estimate(line) for line in lines)} estimates meanwhile; {SERVICE} restarted {unit_property(machine, SERVICE, 'NRestarts')} times"
     )
-    if _property(machine, SERVICE, "NRestarts") != "0":
+    if unit_property(machine, SERVICE, "NRestarts") != "0":
         raise Failure("the service did not stay up")
 
 
 def _good_update(machine: Machine, stream: Stream, releases: Releases, report: Report) -> None:
     machine.sh(f"mount -o ro /dev/vdb {STICK}")
-    before = _current(machine)
+    before = current(machine)
     code = _update(machine, releases.good, report)
-    if code or _current(machine) == before or not _current(machine).endswith(".good"):
-        raise Failure(f"the update ended with exit code {code} and the version is {_current(machine)}")
-    _flows_again(machine, stream, report)
+    if code or current(machine) == before or not current(machine).endswith(".good"):
+        raise Failure(f"the update ended with exit code {code} and the version is {current(machine)}")
+    flows(machine, stream, report)
 
 
 def _bad_update(machine: Machine, stream: Stream, releases: Releases, report: Report) -> None:
-    before = _current(machine)
+    before = current(machine)
     code = _update(machine, releases.crashing, report)
-    if not code or _current(machine) != before:
-        raise Failure(f"the update ended with exit code {code} and the version is {_current(machine)}, it was {before}")
-    _flows_again(machine, stream, report)
+    if not code or current(machine) != before:
+        raise Failure(f"the update ended with exit code {code} and the version is {current(machine)}, it was {before}")
+    flows(machine, stream, report)
 
 
 def _update(machine: Machine, release: Path, report: Report) -> int:
@@ -145,41 +143,26 @@ def _update(machine: Machine, release: Path, report: Report) -> int:
     return code
 
 
-def _flows_again(machine: Machine, stream: Stream, report: Report) -> None:
-    """The running service is of the current version, and its estimates come."""
-    wait_until(f"{SERVICE} to be active", lambda: _property(machine, SERVICE, "ActiveState") == "active", 600)
-    current, pid = _current(machine), _property(machine, SERVICE, "MainPID")
-    runs = machine.sh(f"tr '\\0' '\\n' < /proc/{pid}/environ | grep ^PYTHONPATH=; tr '\\0' ' ' < /proc/{pid}/cmdline")
-    if current not in runs:
-        raise Failure(f"current is {current}, and what runs is {runs!r}")
-    stream.skip()
-    lines = stream.wait("new estimates", is_estimate, 240, count=3)
-    report.saw(f"version {current}, {sum(is_estimate(line) for line in lines)} new estimates")
+def _cut_off(machine: Machine, report: Report) -> str:
+    """The version that runs while another one, `previous`, is on trial."""
+    before = current(machine)
+    report.did(f"{UPDATE} rollback, which tries the version before {before} like any other")
+    machine.sh(f"systemd-run -q --unit=e2e-update {UPDATE} rollback")
 
+    def on_trial() -> bool:
+        if unit_property(machine, "e2e-update.service", "ActiveState") == "failed":
+            raise Failure(f"the update failed: {said(machine, 'e2e-update.service').strip()[-400:]}")
+        return current(machine) != before
 
-def _power_off(machine: Machine, report: Report) -> None:
-    report.did("systemctl poweroff")
-    machine.sh("systemd-run -q --on-active=1 systemctl poweroff", check=False)
-    machine.wait_off(180)
-    report.saw("QEMU ended by itself")
+    try:
+        wait_until("the other version to be on trial", on_trial, 1500)
+    finally:
+        report.saw(said(machine, "e2e-update.service"))
+    report.saw(f"on trial: {machine.sh('cat /var/lib/sage-edge/trial.json')}")
+    report.did("cut the power")
+    return before
 
 
 def _whole(line: Line) -> Any:
-    return is_estimate(line) and line["face"] is not None and line["audio"]["warm"] and line["audio"]["rms_dbfs"] > -60
-
-
-def _current(machine: Machine) -> str:
-    return machine.sh("basename $(readlink /opt/sage-edge/current)").strip()
-
-
-def _property(machine: Machine, unit: str, name: str) -> str:
-    return _properties(machine, unit, name)[name]
-
-
-def _properties(machine: Machine, unit: str, *names: str) -> dict[str, str]:
-    text = machine.sh(f"systemctl show {unit} {' '.join(f'-p {name}' for name in names)}")
-    return dict(line.partition("=")[::2] for line in text.splitlines())  # type: ignore[misc]
-
-
-def _said(machine: Machine, unit: str) -> str:
-    return machine.sh(f"journalctl --no-pager -o cat -b -u {unit}")
+    """Whether an estimate rests on a face and on sound. A window full of sound is more than a busy host's emulated sound card gives."""
+    return is_estimate(line) and line["face"] is not None and line["audio"]["rms_dbfs"] > LOUD_DBFS

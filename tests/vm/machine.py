@@ -1,6 +1,6 @@
 """A running machine: QEMU without a network, and a shell in it that takes commands over a virtio port.
 
-with Machine(boot, [disk, stick], work) as machine:
+with Machine(boot, [disk, stick], console) as machine:
     machine.sh("systemctl is-active sage-edge.service")
 """
 
@@ -22,11 +22,11 @@ PORT = "e2e"
 
 
 class Machine:
-    """`console` of the guest goes to work/console.log. Killed when it is left and still runs."""
+    """What the guest's console says goes to the file `console`. Left while it runs, the power is cut: what the guest has not written is lost."""
 
-    def __init__(self, boot: Boot, disks: list[Path], work: Path) -> None:
-        self._console = work / "console.log"
-        self._socket_path = work / "shell.sock"
+    def __init__(self, boot: Boot, disks: list[Path], console: Path) -> None:
+        self._console = console
+        self._socket_path = console.with_suffix(".sock")
         self._socket_path.unlink(missing_ok=True)
         self._command = [
             *("qemu-system-aarch64", "-M", "virt", "-cpu", CPU, "-smp", str(CORES), "-m", str(MEMORY_MB), "-accel", "tcg,thread=multi"),
@@ -60,6 +60,7 @@ class Machine:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        self._socket_path.unlink(missing_ok=True)
 
     @property
     def command(self) -> str:

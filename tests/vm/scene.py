@@ -1,6 +1,6 @@
 """What the machine sees and hears: somebody drawn who sways, and a voice that speaks, both in a loop.
 
-The face goes to vivid's output as raw pictures, which its capture device then shows; the voice goes to a loopback card as raw samples.
+The face goes to vivid's output as raw pictures, which its capture device then shows; the voice goes to a loopback card as raw samples, 16 kHz mono.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from sage_edge.training.data.synthetic_voice import draw_voice, render, speak
 SIZE = (720, 576)
 """vivid's S-Video: PAL, 25 interlaced frames a second."""
 FRAMES, SECONDS = 50, 8.0
-VOICE_HZ, CARD_HZ = 16_000, 48_000
 
 
 def write_scene(folder: Path) -> None:
@@ -54,6 +53,4 @@ def _voice(path: Path) -> None:
     steps = len(control_times(SECONDS))
     speech = speak(draw_voice(rng), affect(rng, SECONDS), affect(rng, SECONDS), np.ones(steps, np.bool_), rng)
     voice = render(speech, rng)
-    at = np.arange(round(len(voice) * CARD_HZ / VOICE_HZ)) * VOICE_HZ / CARD_HZ
-    loud = np.interp(at, np.arange(len(voice)), voice / np.abs(voice).max() * 0.5)
-    path.write_bytes(np.repeat(np.round(loud * 32767).astype("<i2"), 2).tobytes())
+    path.write_bytes(np.round(voice / np.abs(voice).max() * 0.5 * 32767).astype("<i2").tobytes())
