@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,15 @@ from sage_edge.runtime.errors import BoardError, BundleError, UsageError
 DEMO = {"SAGE_EDGE_ALLOW_DEMO": "yes", "SAGE_EDGE_OPTIONS": "--backend onnxruntime"}
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return micro_release(tmp_path_factory.mktemp("made") / "release")
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "cache"))
-    return micro_release(tmp_path / "release")
+    return Path(shutil.copytree(made, tmp_path / "release"))
 
 
 def environ(tmp_path: Path, **more: str) -> dict[str, str]:
@@ -83,7 +89,7 @@ def stand_in(folder: Path, log: Path, *, compiles: bool) -> None:
     (folder / "bin/sage-edge").write_text(f'#!/bin/sh\necho "$1" >> "{log}"\necho "line of $1"\n[ "$1" != compile ] || exit {0 if compiles else 1}\n')
 
 
-@pytest.mark.parametrize("compiles", [True, False])
+@pytest.mark.parametrize("compiles", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_engines_are_built_where_there_is_tensorrt_and_a_failure_is_survived(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiles: bool
 ) -> None:

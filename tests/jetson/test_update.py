@@ -103,8 +103,8 @@ def test_a_good_release_runs_and_the_one_before_stays_to_go_back_to(board: Board
     ("behaviour", "why"),
     [
         ("dies at once", "did not become ready: exit code 3 .*no camera of mine"),
-        ("never ready", "did not become ready: it did not become ready in time"),
-        ("dies later", "(ended by itself after .* s|did not become ready): exit code 4"),
+        pytest.param("never ready", "did not become ready: it did not become ready in time", marks=pytest.mark.slow),
+        pytest.param("dies later", "(ended by itself after .* s|did not become ready): exit code 4", marks=pytest.mark.slow),
         ("stalls", "no new estimate"),
     ],
 )
@@ -205,10 +205,16 @@ def test_an_interrupted_trial_is_given_up_before_the_program_ends(board: Board) 
     assert "given up (KeyboardInterrupt)" in board.updater().status()["last"]["why"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"to": "2"}'])
-def test_a_record_that_says_nothing_is_a_trial_to_give_up(board: Board, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"to": "2"}', "\0" * 40])
+def test_a_record_that_says_nothing_is_known_for_one(tmp_path: Path, text: str) -> None:
+    (tmp_path / "trial.json").write_text(text)
+    with pytest.raises(BoardError, match=r"trial.json cannot be read"):
+        Trial.read(tmp_path / "trial.json")
+
+
+def test_a_record_that_says_nothing_is_a_trial_to_give_up(board: Board) -> None:
     board.updater().apply(board.release("2"), SECONDS)
-    board.layout.trial.write_text(text)
+    board.layout.trial.write_text("")
     assert "trial.json cannot be read" in board.updater().status()["trial"]["damaged"]
     assert "trial.json cannot be read" in _text(board.updater().status())
     board.updater().resume()
@@ -255,7 +261,7 @@ def test_no_room_for_the_record_of_a_trial_leaves_everything_as_it_was(board: Bo
     board.check("2", "1")
 
 
-@pytest.mark.parametrize("behaviour", ["well", "dies at once"])
+@pytest.mark.parametrize("behaviour", [pytest.param("well", marks=pytest.mark.slow), "dies at once"])
 def test_no_room_for_how_it_went_does_not_change_how_it_goes(board: Board, monkeypatch: pytest.MonkeyPatch, behaviour: str) -> None:
     full_disk(monkeypatch, "update.json")
     with contextlib.nullcontext() if behaviour == "well" else pytest.raises(BoardError, match="rolled back to 1"):
@@ -319,7 +325,7 @@ def check_after_boot(board: Board, wanted: tuple[str, ...]) -> None:
     board.check(runs or "", previous)
 
 
-@pytest.mark.parametrize(("step", "runs"), [("switched to 2", "1"), ("the trial is over", "2")])
+@pytest.mark.parametrize(("step", "runs"), [("switched to 2", "1"), pytest.param("the trial is over", "2", marks=pytest.mark.slow)])
 def test_power_may_go_in_a_trial_and_the_next_boot_has_a_whole_version(board: Board, step: str, runs: str) -> None:
     release = board.release("2")
 

@@ -3,6 +3,7 @@ is written. NVIDIA's tools are stand-ins that write down their calls; tar, jetso
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -116,11 +117,54 @@ def test_a_step_that_was_killed_runs_again_whatever_it_left(tmp_path: Path) -> N
         assert [each for each in prepare if not job.proven(each)] == [name]
         job.said.clear()
         job.run(*prepare)
-        assert job.fake.bsp.interrupted() is None
+        assert job.fake.bsp.interrupted() == set()
         again = [line.split()[1].rstrip(":") for line in job.said if ": done in" in line]
         assert again[0] == name
         assert name == "rootfs" or again == [name], "unpacking again may undo what was laid over it, the others undo nothing"
         assert all(job.proven(each) for each in prepare)
+
+
+def test_a_step_that_failed_is_done_again_also_when_another_was_done_first(tmp_path: Path) -> None:
+    """As on a new host, which lacks the prerequisites: that they are installed first does not make the binaries whole."""
+    job = Job(tmp_path)
+    tool = job.fake.root / "apply_binaries.sh"
+    good = tool.read_text()
+    tool.write_text(good + "exit 5\n")
+    with pytest.raises(HostError, match="step 'binaries' failed with exit code 5"):
+        job.run(*STEPS[:3])
+    tool.write_text(good)
+    (job.fake.bin / "zstd").unlink()
+    assert job.run(*STEPS[:4]) == list(TOOLS)
+    assert job.fake.bsp.interrupted() == set()
+
+
+def test_two_runs_at_once_are_one_too_many(tmp_path: Path) -> None:
+    job = Job(tmp_path)
+    with open(job.fake.root / LOG, "a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        with pytest.raises(HostError, match=r"another jetson/flash works in .*; wait for its end"):
+            job.run()
+    assert job.called == []
+    assert job.run(*STEPS[:4]) == list(TOOLS[1:])
+
+
+@pytest.mark.parametrize(("ubuntu", "fits"), [("24.04", False), ("22.04", True)])
+def test_the_root_file_system_of_another_jetpack_is_refused(tmp_path: Path, ubuntu: str, fits: bool) -> None:
+    job = Job(tmp_path)
+    tree = tmp_path / "tree"
+    (tree / "etc").mkdir(parents=True)
+    subprocess.run(["tar", "xpf", str(job.wish.rootfs), "-C", tree], check=True)
+    (tree / "etc/os-release").write_text(f'NAME="Ubuntu"\nVERSION_ID="{ubuntu}"\n')
+    job.wish = replace(job.wish, rootfs=tmp_path / "other.tar")
+    subprocess.run(["tar", "cpf", str(job.wish.rootfs), "-C", tree, "."], check=True)
+    if fits:
+        assert job.run(*STEPS[:4]) == list(TOOLS[1:])
+        assert job.refused() == []
+    else:
+        with pytest.raises(HostError, match=r"left no proof \(.* Ubuntu 22\.04\)"):
+            job.run()
+        assert job.called == []
+        assert [text for text in job.refused() if "rootfs/ is Ubuntu 24.04, that of JetPack 6 is 22.04: rm -rf" in text]
 
 
 def test_an_interrupted_unpacking_is_unpacked_over_and_not_refused(tmp_path: Path) -> None:
@@ -418,15 +462,24 @@ def test_the_command_flashes_says_how_far_it_is_and_what_comes_next(command: Job
     assert "correct horse" not in out + err + (command.fake.root / LOG).read_text()
 
 
+def is_running(pid: str) -> bool:
+    """Not gone and no zombie either, which a process without a parent stays where nobody buries it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 @as_root
-def test_ctrl_c_stops_the_tool_too_and_the_next_run_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_and_kill_stop_the_tool_too_and_the_next_run_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     job = Job(tmp_path)
     job.run(*STEPS[:-1])
     job.fake.add_tool("lsusb", "Bus 001 Device 014: ID 0955:7523 NVIDIA Corp. APX")
     (job.fake.bin / "sleep").symlink_to(shutil.which("sleep") or "sleep")
     tool = job.fake.root / "tools/kernel_flash/l4t_initrd_flash.sh"
     good = tool.read_text()
-    tool.write_text("#!/bin/sh\necho $$ > pid\nexec sleep 600\n")
+    tool.write_text("#!/bin/sh\nsleep 600 &\necho $! > pid\nwait\n")
     command = [sys.executable, str(OVERLAY.with_name("flash")), *arguments(job)]
     process = subprocess.Popen(command, env={"PATH": job.fake.bsp.path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -435,15 +488,28 @@ def test_ctrl_c_stops_the_tool_too_and_the_next_run_goes_on(tmp_path: Path) -> N
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "stopped; the same command goes on with the step that was interrupted"
-    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
-    assert job.fake.bsp.interrupted() == "flash"
+    while is_running(pid.read_text().strip()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert job.fake.bsp.interrupted() == {"flash"}
     tool.write_text(good)
     assert job.run() == ["l4t_initrd_flash.sh"]
-    assert job.fake.bsp.interrupted() is None
+    assert job.fake.bsp.interrupted() == set()
+
+
+@pytest.mark.parametrize(("setting", "says"), [("SAGE_EDGE_CAMRA=1", "nearest: SAGE_EDGE_CAMERA"), ("camera", "give KEY=VALUE")])
+def test_a_setting_that_the_service_has_not_is_refused_before_anything_is_written(
+    command: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str, says: str
+) -> None:
+    before = command.fake.files()
+    for more in ((), ("--dry-run",)):
+        assert flash.main(arguments(command, "--conf", setting, *more), tmp_path / "host") == 1
+        assert says in capsys.readouterr().err
+    assert command.fake.files() == before
 
 
 def test_the_command_refuses_everything_at_once_a_line_each(command: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -127,6 +127,12 @@ def test_a_folder_that_is_no_driver_package_names_where_one_is(tmp_path: Path) -
         make_plan(fake.bsp, wish("jetson-orin-nano-devkit"))
 
 
+def test_a_package_under_a_path_with_a_space_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my jetson").mkdir()
+    with pytest.raises(HostError, match=r"has a space in its path.*move it"):
+        make_plan(FakeBsp(tmp_path / "my jetson", "36.4.4").bsp, wish("jetson-orin-nano-devkit"))
+
+
 @pytest.mark.parametrize("lost", ["jetson-orin-nano-devkit.conf", "apply_binaries.sh", "tools/kernel_flash/flash_l4t_t234_nvme.xml"])
 def test_a_package_that_lacks_a_file_names_it_and_the_archive(tmp_path: Path, lost: str) -> None:
     fake = FakeBsp(tmp_path, "36.4.3")
@@ -167,7 +173,10 @@ def test_media_too_small_for_the_partitions_is_refused_when_its_size_is_given(
             make_plan(packages[l4t].bsp, asked)
 
 
-@pytest.mark.parametrize("names", [{"user": "root"}, {"user": "Ada"}, {"user": "a b"}, {"user": "-p"}, {"hostname": "edge_1"}, {"hostname": "-a"}])
+USERS = [{"user": name} for name in ("root", "sage-edge", "Ada", "a b", "-p")]
+
+
+@pytest.mark.parametrize("names", [*USERS, {"hostname": "edge_1"}, {"hostname": "-a"}])
 def test_names_that_the_board_would_not_take_are_refused(packages: dict[str, FakeBsp], names: dict[str, str]) -> None:
     with pytest.raises(HostError, match="small letters"):
         make_plan(packages["36.4.4"].bsp, wish("jetson-orin-nano-devkit", **names))
