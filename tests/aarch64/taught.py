@@ -56,6 +56,8 @@ def _teach(store):
     from sage_edge.training.model import SAGE
 
     torch.manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # others work beside it: threads that wait for each other would wait for them too
     sage = SAGE(presets.get("tiny"))
     p = sage.preset
     mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (p.mean, p.std))
@@ -77,6 +79,7 @@ def _teach(store):
         optimizer.zero_grad()
         (sage.fusion(visual, audio, *masks).estimates - labels)[valid].square().mean().backward()
         optimizer.step()
+    torch.set_num_threads(before)
     return sage.eval()
 
 
