@@ -1,7 +1,7 @@
 """NVIDIA's driver package as it lies on the host (Linux_for_Tegra): which L4T it is, and what of the preparation is already done in it.
 
 Each step is known by what it leaves behind, so what somebody did by hand counts too. One that was started and never ended is written down
-(.sage-edge-flash) and counts as not done, whatever it left.
+(.sage-edge-flash, a name a line) and counts as not done, whatever it left.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..boards import installed, number
+from ..lay_in import write_beside
 from .errors import HostError
 
 BEGUN = ".sage-edge-flash"
+_PEOPLE = range(1000, 60000)
+"""User ids of people's accounts (Debian policy 9.2.2)."""
 ARCHIVE_PAGE = "https://developer.nvidia.com/embedded/jetson-linux-archive"
 HOST_TOOLS = {
     "abootimg": "abootimg",
@@ -54,15 +57,18 @@ class Bsp:
         except (OSError, KeyError):
             raise HostError(f"{self.root} is no driver package, it has no {file.relative_to(self.root)}: unpack one from {ARCHIVE_PAGE}") from None
 
-    def interrupted(self) -> str | None:
-        """The step that was started and never came to its end."""
-        return _text(self.root / BEGUN).strip() or None
+    def interrupted(self) -> set[str]:
+        """The steps that were started and never came to their end."""
+        return set(_text(self.root / BEGUN).split())
 
     def begin(self, step: str) -> None:
-        (self.root / BEGUN).write_text(step + "\n", encoding="utf-8")
+        self._write_begun(self.interrupted() | {step})
 
-    def end(self) -> None:
-        (self.root / BEGUN).unlink(missing_ok=True)
+    def end(self, step: str) -> None:
+        self._write_begun(self.interrupted() - {step})
+
+    def _write_begun(self, steps: set[str]) -> None:
+        write_beside(self.root / BEGUN, "".join(f"{step}\n" for step in sorted(steps)).encode(), 0o644)
 
     def configurations(self) -> list[str]:
         """Names of the boards that this package can flash."""
@@ -93,13 +99,27 @@ class Bsp:
         """The L4T of NVIDIA's packages in the root file system, or None."""
         return installed(self.rootfs)
 
+    def ubuntu(self) -> str | None:
+        """The Ubuntu of the root file system, such as 22.04; None where it does not say."""
+        found = re.search(r'^VERSION_ID="?([^"\n]+)"?$', _text(self.rootfs / "etc/os-release"), re.MULTILINE)
+        return found[1] if found else None
+
     def open_driver(self) -> bool:
         """Whether the open GPU driver is among them (nvidia-l4t-*-openrm)."""
         return bool(re.search(r"^Package: nvidia-l4t-\S*openrm", _text(self.rootfs / "var/lib/dpkg/status"), re.MULTILINE))
 
     def has_user(self, user: str, hostname: str) -> bool:
-        named = _text(self.rootfs / "etc/hostname").strip() == hostname
-        return named and any(line.startswith(f"{user}:") for line in _text(self.rootfs / "etc/passwd").splitlines())
+        """Whether the board is called so and this is a person's account in it."""
+        return _text(self.rootfs / "etc/hostname").strip() == hostname and self._uid(user) in _PEOPLE
+
+    def is_system_user(self, user: str) -> bool:
+        """Whether the root file system has this account and nobody logs in with it, such as daemon."""
+        uid = self._uid(user)
+        return uid is not None and uid not in _PEOPLE
+
+    def _uid(self, user: str) -> int | None:
+        found = re.search(rf"^{re.escape(user)}:[^:]*:(\d+):", _text(self.rootfs / "etc/passwd"), re.MULTILINE)
+        return int(found[1]) if found else None
 
     def same_l4t(self) -> bool:
         applied = self.applied()

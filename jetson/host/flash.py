@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..boards import table
@@ -24,13 +27,39 @@ def main(arguments: list[str] | None = None, root: Path = Path("/")) -> int:
     """`root` is the host's own, for tests."""
     args = _parser().parse_args(arguments)
     try:
-        return _flash(args, root)
+        with _stoppable():
+            return _flash(args, root)
     except HostError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename or args.bsp}: {error.strerror or error}; check its permissions and the disk", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on with the step that was interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """`kill` and a closed terminal end like Ctrl-C; only the first of them counts, for then the tool that runs is being stopped."""
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _flash(args: argparse.Namespace, root: Path) -> int:

@@ -86,10 +86,10 @@ def selected(only: str | None, until: str | None, plan: Plan) -> list[str]:
 
 def proven(name: str, bsp: Bsp, plan: Plan) -> bool:
     """Whether what step `name` leaves behind is there and nobody stopped it half-way. Flashing leaves nothing on the host."""
-    if bsp.interrupted() == name:
+    if name in bsp.interrupted():
         return False
     if name == "rootfs":
-        return bsp.unpacked()
+        return bsp.unpacked() and bsp.ubuntu() in (None, plan.line.ubuntu)
     if name == "prerequisites":
         return not bsp.missing_tools()
     if name == "binaries":
@@ -109,6 +109,8 @@ def refusals(host: Host, bsp: Bsp, plan: Plan, steps: list[str], todo: list[str]
     found += _host_too_new(host, plan, todo)
     found += _rootfs(bsp, plan, steps, todo)
     found += _order(bsp, plan, steps)
+    if "user" in todo and bsp.is_system_user(plan.wish.user):
+        found.append(f"--user {plan.wish.user} is an account of the system in rootfs/, nobody can log in with it: take another name")
     if "user" in todo and not plan.wish.accept_license:
         text = bsp.root / "Tegra_Software_License_Agreement-Tegra-Linux.txt"
         found.append(f"NVIDIA's licence is not accepted: read {text}, then give --accept-license")
@@ -165,18 +167,30 @@ def _host_too_new(host: Host, plan: Plan, todo: list[str]) -> list[str]:
 def _rootfs(bsp: Bsp, plan: Plan, steps: list[str], todo: list[str]) -> list[str]:
     fresh = f"rm -rf {bsp.rootfs} && mkdir {bsp.rootfs}, then run this again with --rootfs"
     found = []
-    wrong = None if bsp.interrupted() == "rootfs" else bsp.badly_unpacked()
-    if wrong and "rootfs" in todo:
+    wrong = None if "rootfs" in bsp.interrupted() else bsp.badly_unpacked()
+    ubuntu = bsp.ubuntu()
+    if ubuntu not in (None, plan.line.ubuntu) and set(steps) - {"prerequisites"}:
+        found.append(f"rootfs/ is Ubuntu {ubuntu}, that of JetPack {plan.line.jetpack} is {plan.line.ubuntu}: {fresh} {plan.revision.sample_rootfs}")
+    elif wrong and "rootfs" in todo:
         found.append(f"{wrong}: the root file system was unpacked without root or without tar -p; {fresh}")
     elif "rootfs" in todo and plan.wish.rootfs is None:
         found.append(missing_rootfs(plan))
     elif "rootfs" in todo and plan.wish.rootfs is not None and not plan.wish.rootfs.is_file():
         file = plan.revision.sample_rootfs
         found.append(f"no file {plan.wish.rootfs}: download {file} ({plan.revision.where(file)})")
+    elif "rootfs" in todo and plan.wish.rootfs is not None and (major := _named_major(plan.wish.rootfs)) not in (None, plan.line.major):
+        file = plan.revision.sample_rootfs
+        found.append(f"{plan.wish.rootfs.name} is for R{major}, this package is R{plan.line.major}: download {file} ({plan.revision.where(file)})")
     applied = bsp.applied()
     if applied and not bsp.same_l4t() and set(steps) - {"prerequisites"}:
         found.append(f"rootfs/ holds NVIDIA's packages of L4T {applied}, this package is {bsp.l4t}: {fresh}")
     return found
+
+
+def _named_major(archive: Path) -> int | None:
+    """The L4T that the name of NVIDIA's archive says, None for another name."""
+    found = re.search(r"Sample-Root-Filesystem_[rR](\d+)\.", archive.name)
+    return int(found[1]) if found else None
 
 
 def _order(bsp: Bsp, plan: Plan, steps: list[str]) -> list[str]:

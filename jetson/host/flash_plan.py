@@ -13,9 +13,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ..boards import Board, Line, Module, Recipe, Revision, known, number, table
+from ..layout import Layout
 from ..release_file import Release, ReleaseError
+from ..settings_file import SettingsError, parse_setting
 from .bsp import Bsp
 from .errors import HostError
+from .overlay import check_settings
 
 STEPS = ("rootfs", "prerequisites", "binaries", "user", "overlay", "flash")
 STORAGES = {"nvme": "nvme0n1p1", "usb": "sda1", "sd": "mmcblk0p1", "emmc": "mmcblk0p1"}
@@ -90,7 +93,9 @@ class Plan:
 
 def make_plan(bsp: Bsp, wish: Wish) -> Plan:
     """The plan for `wish` with this driver package. Raises HostError for what can never work: an unknown board, a storage that it has not, an L4T
-    that is not for it, a package without the board's configuration, a release for another Python."""
+    that is not for it, a package without the board's configuration, a release for another Python, a setting that it has not."""
+    if re.search(r"\s", str(bsp.root)):
+        raise HostError(f"{bsp.root} has a space in its path, which NVIDIA's tools do not take; move it to one without")
     board = _board(wish.board)
     l4t = bsp.l4t
     line, revision, warnings = known(l4t)
@@ -108,7 +113,7 @@ def make_plan(bsp: Bsp, wish: Wish) -> Plan:
         fix = "take a larger one, or make the partitions smaller first (num_sectors in the layout, ROOTFSSIZE: NVIDIA's guide, Flashing Support)"
         raise HostError(f"{TARGETS[wish.storage]} of {wish.media_gb} GB: the partition layout needs {plan.media_gb} GB; {fix}")
     _check_package(bsp, plan)
-    _check_release(wish, line)
+    _check_release(bsp, wish, line)
     return Plan(board, modules, line, revision, l4t, recipe, wish, tuple(_steps(bsp, plan)), tuple(warnings))
 
 
@@ -127,7 +132,7 @@ def _steps(bsp: Bsp, plan: Plan) -> list[Step]:
             "rootfs",
             ("tar", "xpf", archive, "-C", "rootfs"),
             "the sample root file system, with its owners and setuid bits (root and -p)",
-            "rootfs/usr/bin/sudo belongs to root and is setuid",
+            f"rootfs/usr/bin/sudo belongs to root and is setuid, and it is Ubuntu {plan.line.ubuntu}",
         ),
         Step(
             "prerequisites",
@@ -213,14 +218,15 @@ def _unpack_again(plan: Plan) -> str:
     return f"unpack {file} again ({plan.revision.where(file)})"
 
 
-def _check_release(wish: Wish, line: Line) -> None:
+def _check_release(bsp: Bsp, wish: Wish, line: Line) -> None:
     if wish.release is None:
         if wish.settings:
             raise HostError("--conf without --release: settings go into the board together with sage-edge")
         return
     try:
         release = Release.read(wish.release)
-    except (ReleaseError, OSError) as error:
+        check_settings(Layout(bsp.rootfs), release, wish.release, dict(map(parse_setting, wish.settings)))
+    except (ReleaseError, SettingsError, OSError) as error:
         raise HostError(str(error)) from None
     if release.python != line.python or release.arch != "aarch64":
         found = f"Python {release.python} on {release.arch}"
@@ -230,7 +236,7 @@ def _check_release(wish: Wish, line: Line) -> None:
 
 
 def _check_names(wish: Wish) -> None:
-    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", wish.user) or wish.user == "root":
-        raise HostError(f"--user {wish.user!r}: small letters, digits, _ and -, not starting with a digit, and not root")
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", wish.user) or wish.user in ("root", "sage-edge"):
+        raise HostError(f"--user {wish.user!r}: small letters, digits, _ and -, not starting with a digit, and neither root nor sage-edge")
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", wish.hostname):
         raise HostError(f"--hostname {wish.hostname!r}: small letters, digits and - inside, 63 at most")

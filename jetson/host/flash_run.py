@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
+import signal
 import subprocess
 import time
 from collections import deque
@@ -18,6 +21,7 @@ from .flash_plan import MASK, Plan, Step
 
 LOG = "sage-edge-flash.log"
 _TAIL = 12
+_STOP_S = 10
 _RANDOM = re.compile(r"(Password - )([^,]*)")
 """l4t_create_default_user.sh prints the password that it sets."""
 
@@ -25,12 +29,13 @@ _RANDOM = re.compile(r"(Password - )([^,]*)")
 def run_plan(bsp: Bsp, plan: Plan, names: list[str], proven: Callable[[str], bool], say: Callable[[str], None], *, news_s: float = 30) -> None:
     """Run the steps in `names`; a tool's latest line is said every `news_s` seconds, of our own overlay all are.
 
-    Raises HostError when one fails or does not leave behind what proves it; the log says the rest.
+    Raises HostError when one fails or does not leave behind what proves it, and when another run is at work there; the log says the rest.
     """
     path = bsp.root / LOG
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     steps = [step for step in plan.steps if step.name in names]
     with open(descriptor, "a", encoding="utf-8", errors="replace") as log:
+        _alone(log, bsp)
         for place, step in enumerate(steps, 1):
             mark = f"[{place}/{len(steps)}] {step.name}"
             if proven(step.name):
@@ -46,7 +51,7 @@ def run_plan(bsp: Bsp, plan: Plan, names: list[str], proven: Callable[[str], boo
             _note(log, f"{step.name}: exit code {code} after {seconds:.0f} s")
             if code:
                 raise HostError(_failed(step, code, tail, path))
-            bsp.end()
+            bsp.end(step.name)
             if step.name != "flash" and not proven(step.name):
                 raise HostError(f"step '{step.name}' ended well but left no proof ({step.proof}): see {path}")
             say(f"{mark}: done in {seconds:.0f} s")
@@ -64,6 +69,7 @@ def _run(bsp: Bsp, step: Step, log: IO[str], say: Callable[[str], None], news_s:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        start_new_session=True,
     )
     assert process.stdout is not None
     started = said = time.monotonic()
@@ -81,13 +87,30 @@ def _run(bsp: Bsp, step: Step, log: IO[str], say: Callable[[str], None], news_s:
             now = time.monotonic()
             if text.strip() and now - said >= news_s:
                 said = now
-                say(f"  {now - started:.0f} s: {text.strip()[:150]}")
+                say(f"  {now - started:.0f} s: {text.strip()[: 150 if news_s else None]}")
         return process.wait(), list(tail)
+    except BaseException:
+        _stop(process)
+        raise
     finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
         process.stdout.close()
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """The tool and all that it started: a signal to a script alone leaves the programs that it runs."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_S)
+
+
+def _alone(log: IO[str], bsp: Bsp) -> None:
+    """Held until the log is closed, by this process's end at the latest."""
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise HostError(f"another jetson/flash works in {bsp.root}; wait for its end, or stop it with Ctrl-C") from None
 
 
 def _failed(step: Step, code: int, tail: list[str], log: Path) -> str:

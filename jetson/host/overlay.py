@@ -43,7 +43,7 @@ def lay_in(layout: Layout, archive: Path, settings: Mapping[str, str], say: Call
     try:
         release = Release.read(archive)
         _check_links(layout, release.files)
-        example = _check_settings(layout, release, archive, settings)
+        example = check_settings(layout, release, archive, settings)
         folder = unpack(archive, layout)
         say(f"{_inside(folder, layout)}: sage-edge {release.version}, {len(release.files)} files, {release.unpacked_bytes / 1e6:.0f} MB")
         written = install_system_files(folder, layout)
@@ -70,7 +70,7 @@ def plan(root: Path, archive: Path, settings: Mapping[str, str]) -> list[str]:
         release = Release.read(archive)
         release.check_fits(root)
         _check_links(layout, release.files)
-        _check_settings(layout, release, archive, settings)
+        check_settings(layout, release, archive, settings)
     except (ReleaseError, SettingsError) as error:
         raise HostError(str(error)) from None
     lines = [f"{_inside(layout.versions / release.version, layout)}: {len(release.files)} files, {release.unpacked_bytes / 1e6:.0f} MB"]
@@ -109,7 +109,7 @@ def _check_root(root: Path) -> None:
         raise HostError(f"{root / 'etc'} cannot be written; mount it anew for that (sudo mount -o remount,rw), or mend its permissions")
 
 
-def _check_settings(layout: Layout, release: Release, archive: Path, settings: Mapping[str, str]) -> str:
+def check_settings(layout: Layout, release: Release, archive: Path, settings: Mapping[str, str]) -> str:
     """The settings file as the release has it. Raises SettingsError for one of `settings` that does not exist, before anything is written."""
     if not settings:
         return ""

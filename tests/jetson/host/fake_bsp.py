@@ -131,7 +131,7 @@ def sample_rootfs(folder: Path, python: str) -> Path:
     """NVIDIA's archive of the root file system, small: an interpreter's head, users, a setuid sudo."""
     path = folder / f"rootfs-{python}.tbz2"
     files = {
-        "etc/passwd": (b"root:x:0:0:root:/root:/bin/bash\n", 0o644),
+        "etc/passwd": (b"root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n", 0o644),
         "etc/hostname": (b"localhost\n", 0o644),
         "usr/bin/sudo": (b"#!/bin/sh\n", 0o4755),
         f"usr/bin/python{python}": (elf_head(183), 0o755),

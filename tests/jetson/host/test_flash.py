@@ -161,7 +161,7 @@ def test_the_root_file_system_of_another_jetpack_is_refused(tmp_path: Path, ubun
         assert job.run(*STEPS[:4]) == list(TOOLS[1:])
         assert job.refused() == []
     else:
-        with pytest.raises(HostError, match=r"left no proof \(.* Ubuntu 22\.04\)"):
+        with pytest.raises(HostError, match=r"step 'rootfs' .* left no proof \(.* Ubuntu 22\.04\)"):
             job.run()
         assert job.called == []
         assert [text for text in job.refused() if "rootfs/ is Ubuntu 24.04, that of JetPack 6 is 22.04: rm -rf" in text]
@@ -258,9 +258,12 @@ def test_the_overlay_step_is_the_command_of_its_own_with_the_settings(tmp_path: 
     job.run(*STEPS[:5])
     assert OVERLAY.exists()
     assert "SAGE_EDGE_CAMERA=csi://0" in Layout(job.fake.root / "rootfs").settings.read_text()
-    assert any("libportaudio2" in line for line in job.said), "what a release cannot bring is said here, not in the log alone"
+    assert any(re.search("libportaudio2.*: apt-get install it there, or on the board$", line) for line in job.said), (
+        "what a release cannot bring is said here, not in the log alone"
+    )
 
 
+OTHER_ROOTFS = Path("Tegra_Linux_Sample-Root-Filesystem_r38.4.0_aarch64.tbz2")
 NX, AGX, THOR = "7323", "7023", "7026"
 REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "another architecture": ({"machine": "aarch64"}, {}, "this host is aarch64: NVIDIA's tools are programs for x86_64"),
@@ -284,14 +287,21 @@ REFUSALS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         r"download Tegra_Linux_Sample-Root-Filesystem_r36\.4\.4_aarch64\.tbz2 \(https://developer\.nvidia\.com/",
     ),
     "a root file system that is not there": ({}, {"rootfs": Path("/nowhere.tbz2")}, "no file /nowhere.tbz2: download Tegra_Linux"),
+    "a root file system of another JetPack": (
+        {},
+        {"rootfs": OTHER_ROOTFS},
+        r"r38\.4\.0_aarch64\.tbz2 is for R38, this package is R36: download .*_r36\.4\.4_",
+    ),
     "no licence": ({}, {"accept_license": False}, "Tegra_Software_License_Agreement.* --accept-license"),
     "no release": ({}, {"release": None}, "no --release: .* jetson/release"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_what_cannot_work_is_refused_with_its_fix(tmp_path: Path, case: str) -> None:
+def test_what_cannot_work_is_refused_with_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     host, wishes, says = REFUSALS[case]
+    monkeypatch.chdir(tmp_path)
+    OTHER_ROOTFS.touch()
     job = Job(tmp_path, **wishes)
     job.host = replace(job.host, **host)
     before = job.fake.files()
@@ -369,6 +379,16 @@ def test_a_root_file_system_of_another_l4t_is_refused(tmp_path: Path) -> None:
     (job.fake.root / "nv_tegra/bsp_version").write_text("BSP_BRANCH=36\nBSP_MAJOR=5\nBSP_MINOR=0\n")
     (refused,) = job.refused()
     assert "holds NVIDIA's packages of L4T 36.4.4, this package is 36.5.0: rm -rf" in refused
+
+
+def test_an_account_of_the_system_is_no_user_to_log_in_with(tmp_path: Path) -> None:
+    """Also where the host has its name already: the account alone is no proof."""
+    job = Job(tmp_path, user="daemon", hostname="localhost")
+    job.run("rootfs")
+    assert not job.proven("user")
+    (refused,) = job.refused()
+    assert refused.startswith("--user daemon is an account of the system in rootfs/")
+    assert job.refused(until="binaries") == []
 
 
 def test_sage_edge_laid_in_before_nvidias_binaries_is_refused(tmp_path: Path) -> None:
@@ -471,15 +491,16 @@ def is_running(pid: str) -> bool:
 
 
 @as_root
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_ctrl_c_and_kill_stop_the_tool_too_and_the_next_run_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP]])
+def test_ctrl_c_and_kill_stop_all_that_the_tool_started_and_the_next_run_goes_on(tmp_path: Path, numbers: list[signal.Signals]) -> None:
+    """The last pair is what a login that ends sends to all that it has left."""
     job = Job(tmp_path)
     job.run(*STEPS[:-1])
     job.fake.add_tool("lsusb", "Bus 001 Device 014: ID 0955:7523 NVIDIA Corp. APX")
     (job.fake.bin / "sleep").symlink_to(shutil.which("sleep") or "sleep")
     tool = job.fake.root / "tools/kernel_flash/l4t_initrd_flash.sh"
     good = tool.read_text()
-    tool.write_text("#!/bin/sh\nsleep 600 &\necho $! > pid\nwait\n")
+    tool.write_text("#!/bin/sh\ntrap 'sleep 0.5; exit 1' TERM\nsh -c 'trap \"\" TERM; exec sleep 600' &\necho $! > pid\nwait\n")
     command = [sys.executable, str(OVERLAY.with_name("flash")), *arguments(job)]
     process = subprocess.Popen(command, env={"PATH": job.fake.bsp.path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
@@ -488,7 +509,9 @@ def test_ctrl_c_and_kill_stop_the_tool_too_and_the_next_run_goes_on(tmp_path: Pa
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(number)
+    for each in numbers:
+        process.send_signal(each)
+        time.sleep(0.1)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "stopped; the same command goes on with the step that was interrupted"
@@ -520,6 +543,14 @@ def test_the_command_refuses_everything_at_once_a_line_each(command: Job, tmp_pa
     assert len([line for line in err if line.startswith("error: ")]) >= 2
     assert all(line.startswith(("error: ", "warning: ")) for line in err)
     assert command.fake.files() == before
+
+
+@as_root
+def test_a_package_that_cannot_be_written_is_one_line(command: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (command.fake.root / LOG).mkdir()
+    assert flash.main(arguments(command, "--accept-license"), tmp_path / "host") == 1
+    err = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf"error: .*/{LOG}: Is a directory; check its permissions and the disk", err[-1])
 
 
 @pytest.mark.parametrize("content", [None, "", "\nsecond line\n"])
