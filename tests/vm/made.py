@@ -15,7 +15,8 @@ from sage_edge.jetson.release_file import Release
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = "3.11"
 """Debian 12's."""
-_LOOP = "site/sage_edge/runtime/live_devices.py"
+LOOP = "site/sage_edge/runtime/live_devices.py"
+"""What crashes: where estimates are emitted."""
 _EMIT = b"    def _emit(self) -> None:\n"
 
 
@@ -48,7 +49,7 @@ def make_releases(bundle: Path | None, work: Path, report: Report) -> Releases:
     for old in stick.iterdir():
         old.unlink()
     version = Release.read(first).version
-    made = Releases(first, altered(first, stick, f"{version}.good", {}), altered(first, stick, f"{version}.crashing", {_LOOP: _crash}))
+    made = Releases(first, altered(first, stick, f"{version}.good", {}), altered(first, stick, f"{version}.crashing", {LOOP: crash}))
     for path in sorted(stick.iterdir()):
         report.saw(f"{path.name}, {path.stat().st_size / 1e6:.0f} MB")
     return made
@@ -67,8 +68,8 @@ def _bundle(report: Report) -> Path:
     return folder
 
 
-def _crash(code: bytes) -> bytes:
+def crash(code: bytes) -> bytes:
     """The loop, but its second hop kills the process."""
     if code.count(_EMIT) != 1:
-        raise Failure(f"{_LOOP} has no {_EMIT.decode().strip()!r} any more: tell tests/vm/made.py where estimates are emitted")
+        raise Failure(f"{LOOP} has no {_EMIT.decode().strip()!r} any more: tell tests/vm/made.py where estimates are emitted")
     return code.replace(_EMIT, _EMIT + b"        if self._estimates > 1:\n            __import__('os').abort()\n")
