@@ -1,7 +1,8 @@
 """Write whole lines, at once, or say why not: to a file, or to stdout.
 
 FILE is emptied by the first line; FILE?append=1 goes on where it ends. What came before is never touched: half a line, as a power cut leaves one,
-is ended, and the next one stands for itself.
+is ended, and the next one stands for itself. At two lines a second JSONL is 0.17 GB a day: logrotate with
+`copytruncate` may empty the file under way.
 """
 
 from __future__ import annotations
