@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -99,6 +100,10 @@ def main(folder: Path | None = None) -> int:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - begin_s:6.1f} s] {text}", flush=True)
 
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt  # so that clocks are put back
+
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         if os.geteuid() != 0:
             raise UsageError("first boot is root's; sudo sage-edge-first-boot")
@@ -109,6 +114,9 @@ def main(folder: Path | None = None) -> int:
     except OSError as error:
         print(f"error: {error.filename or 'first boot'}: {error.strerror or error}; is /var full or read-only?", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; run it again, what is finished is kept", file=sys.stderr, flush=True)
+        return 130
     return 0
 
 

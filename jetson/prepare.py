@@ -166,6 +166,9 @@ def main(folder: Path | None = None) -> int:
     except OSError as error:
         print(f"error: {error.filename or 'prepare'}: {error.strerror or error}; check the disk and the folder's owner", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; run it again, what is finished is kept", file=sys.stderr, flush=True)
+        return 130
     say("ready")
     return 0
 

@@ -77,7 +77,8 @@ def wants_network(words: Sequence[str]) -> str | None:
     """The first word that needs a network, secrets left out; None where nothing does."""
     for word in words:
         value = word.partition("=")[2] if word.startswith("--") else word
-        if word.partition("=")[0] == "--serve":
+        # argparse takes an option that is cut short, too
+        if len(option := word.partition("=")[0]) > len("--se") and "--serve".startswith(option):
             return "--serve"
         if value.lower().startswith(_NETWORK):
             return value.partition(":")[0] + ":"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,30 @@ def test_first_boot_is_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert module.main(tmp_path) == 2
     assert capsys.readouterr().err == "error: first boot is root's; sudo sage-edge-first-boot\n"
+
+
+def test_an_interrupted_first_boot_puts_the_clocks_back_and_says_one_line(tmp_path: Path, tools: Tools) -> None:
+    board = Board(tmp_path, f"touch {tmp_path}/begun; exec sleep 60")
+    tools.add("jetson_clocks", f'[ "$1" != --store ] || touch "$2"; [ -n "$1" ] || mkdir -p {tmp_path}/held')
+    code = f"""
+import sys
+from pathlib import Path
+from sage_edge.jetson import clocks, first_boot as module
+from sage_edge.jetson.layout import Layout
+held = clocks.Clock("cpu0", 1.0, 1.0, 1.0, 1.0)
+clocks.read_clocks = lambda root: [held]
+module.Layout = lambda: Layout(Path({str(board.layout.root)!r}))
+module.first_boot.__defaults__ = (*module.first_boot.__defaults__[:-1], {ME!r})
+module.os.geteuid = lambda: 0
+sys.exit(module.main(Path({str(board.folder)!r})))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        end_s = time.monotonic() + 60
+        while not (tmp_path / "begun").exists() and process.poll() is None and time.monotonic() < end_s:
+            time.sleep(0.02)
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "error: interrupted; run it again, what is finished is kept\n")
+    assert tools.calls[-1].startswith("jetson_clocks --restore")
+    assert not board.layout.stamp.exists()

@@ -105,7 +105,15 @@ def test_the_last_of_an_option_counts() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    ["--serve 0.0.0.0:80 --token t", "--serve=localhost:1", "--out ws://h:1", "--out=mqtt://u:p@h/t", "--out mqtts://h/t", "--out prometheus://h:1"],
+    [
+        "--serve 0.0.0.0:80 --token t",
+        "--serve=localhost:1",
+        "--serv :1",
+        "--out ws://h:1",
+        "--out=mqtt://u:p@h/t",
+        "--out mqtts://h/t",
+        "--out prometheus://h:1",
+    ],
 )
 def test_outputs_that_need_a_network_are_refused_without_one_and_no_secret_is_shown(release: Path, options: str) -> None:
     environ = {"SAGE_EDGE_OPTIONS": options, "INVOCATION_ID": "0"}
