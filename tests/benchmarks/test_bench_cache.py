@@ -27,7 +27,7 @@ def test_both_epochs_have_the_same_features_and_losses(bench):
     assert found["ratios"]["cached_over_uncached"] > 0
 
 
-@pytest.mark.parametrize(("preset", "fewer"), [("base", 8.0), ("large", 14.0)])
+@pytest.mark.parametrize(("preset", "fewer"), [("base", 8.0), pytest.param("large", 14.0, marks=[pytest.mark.slow, pytest.mark.nightly])])
 def test_a_training_window_takes_so_many_times_fewer_operations_with_cached_features(bench, preset, fewer):
     counted = bench.operations(preset)
     assert counted["ratio"] > fewer

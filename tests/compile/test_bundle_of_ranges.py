@@ -27,6 +27,7 @@ def graphs(bundle_path: Path) -> dict[str, Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_mix_of_a_search_and_equalised_channels_are_compiled(
     graphs, bundle_path: Path, model, store_path: Path, checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,6 +69,7 @@ def factors(graph: Path) -> dict[str, list[int]]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_calibrate_equalises_and_says_where(checkpoint_path: Path, store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "ranges.json"
     assert main(["calibrate", str(checkpoint_path), "--data", str(store_path), "--out", str(file), "--equalise", "--clips", "4"]) == 0

@@ -331,6 +331,7 @@ def test_calibrated_ranges_compile_to_the_same_graphs(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_modelopt_makes_a_bundle_that_keeps_the_ccc_too(
     checkpoint_path: Path, store_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -51,7 +51,7 @@ def untrained(settings: dict[str, object]) -> SAGE:
     return model
 
 
-@pytest.fixture(scope="module", params=["base", "large"])
+@pytest.fixture(scope="module", params=["base", pytest.param("large", marks=[pytest.mark.slow, pytest.mark.nightly])])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[SAGE, dict[str, onnx.ModelProto]]:
     """A model and its graphs; of `large` the audio graph, which is what differs."""
     folder = tmp_path_factory.mktemp("export")

@@ -152,6 +152,18 @@ def test_a_power_mode_that_is_not_the_one_in_the_settings(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("whole")
+def test_a_power_mode_is_found_by_any_spelling_that_first_boot_takes_and_one_that_the_board_lacks_is_said(root: Path) -> None:
+    put(root, {"etc/sage-edge/sage-edge.conf": "SAGE_EDGE_POWER_MODE=maxn-super"})
+    assert by_name(root)["power mode"].fix.startswith("sudo nvpmodel -m 2")
+    put(root, {"etc/sage-edge/sage-edge.conf": "SAGE_EDGE_POWER_MODE=25w"})
+    assert by_name(root)["power mode"].ok
+    put(root, {"etc/sage-edge/sage-edge.conf": "SAGE_EDGE_POWER_MODE=50W"})
+    check = by_name(root)["power mode"]
+    assert not check.ok
+    assert "asks for 50W, which this board does not have" in check.fact
+
+
+@pytest.mark.usefixtures("whole")
 def test_nothing_to_read(root: Path) -> None:
     shutil.rmtree(root / "sys")
     shutil.rmtree(root / "dev")

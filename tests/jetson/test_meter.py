@@ -50,6 +50,22 @@ def test_watts_are_the_mean_over_what_was_measured(tmp_path: Path) -> None:
     assert meter.end().rails == pytest.approx({"VDD_IN": 6.0, "VDD_CPU_GPU_CV": 2.0, "VDD_SOC": 1.0}), "nothing of the time before is in it"
 
 
+def test_a_rail_that_does_not_answer_for_a_while_is_no_rail_without_power(tmp_path: Path) -> None:
+    root = orin_nano_rails(tmp_path)
+    meter = opened(root)
+    meter.begin()
+    for name in ("in1_input", "in1_silent"):
+        silent = root / "class/hwmon/hwmon1" / name
+        silent.rename(silent.with_name({"in1_input": "in1_silent", "in1_silent": "in1_input"}[name]))
+        count = len(meter._samples)
+        while len(meter._samples) < count + 3:
+            assert meter._thread is not None
+            meter._thread.join(0.01)
+    drawn = meter.end()
+    assert drawn.watts == pytest.approx(6.0)
+    assert drawn.rails == pytest.approx({"VDD_IN": 6.0, "VDD_CPU_GPU_CV": 2.0, "VDD_SOC": 1.0})
+
+
 def test_means_weigh_by_time() -> None:
     assert meters._mean([0.0, 1.0, 4.0], [2.0, 4.0, 4.0]) == pytest.approx((3.0 + 12.0) / 4.0)
     assert meters._mean([5.0], [2.0]) == 2.0

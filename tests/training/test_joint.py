@@ -194,6 +194,8 @@ def test_norms_learn_nothing_from_a_batch_without_faces(toy):
     assert all(p.grad is not None for p in stage.model.visual.parameters())
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_loss_falls_on_the_toy_problem(toy, tmp_path):
     config = replace(
         JOINT, {"joint_release": 0, "joint_epochs": 5, "joint_windows": 32, "joint_batch": 4, "joint_lr": 4e-3, "joint_encoder_lr": 4e-3}

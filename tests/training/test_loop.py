@@ -140,6 +140,8 @@ def test_without_a_validation_split_the_last_epoch_is_kept(toy_preset, quick, tm
     assert "val_mean" not in meta["metrics"]
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_training_learns_the_toy_problem(tmp_path):
     """Faces say valence, loudness says arousal; the last two trials are nobody that was trained on."""
     from sage_edge.training.evaluation import full_report

@@ -135,6 +135,8 @@ def test_resnet50_from_torchvision(place, tmp_path, capsys):
         assert relative(p.grad, reference[name]) <= 1e-10, name
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_wavlm_base_from_torchaudio(tmp_path, capsys):
     theirs = wavlm(BASE)
     facts = imported(layouts.wavlm_torchaudio(theirs.state_dict()), tmp_path / "wavlm_base.pth", capsys)

@@ -101,6 +101,7 @@ def voice_features(trial: Trial) -> NDArray[np.float64]:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_face_tells_valence_and_voice_tells_arousal_of_people_never_seen(tmp_path: Path) -> None:
     """Ridge regression on plain features, scored on other people: far below what the model reaches, but each sense leads on its own side."""
     root = synthetic.synthesise(tmp_path / "c", seed=5, train=24, val=8, seconds=12)
