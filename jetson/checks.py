@@ -16,11 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sage_edge.runtime.checkup import Check
+from sage_edge.runtime.errors import UsageError
 from sage_edge.runtime.sources.gstreamer import PACKAGES
 
 from .boards import Device, detect
+from .layout import Layout
 from .nvpmodel import current_mode, read_modes
 from .power import Rails
+from .service_settings import read_settings
 from .sysfs import text
 from .throttling import BRIEF, cooling, events
 from .tools import find_tool, run_tool
@@ -32,6 +35,7 @@ CAMERA_STACK = ("nvidia-l4t-camera", "nvidia-l4t-multimedia", "nvidia-l4t-multim
 NODES = ("video*", "snd/pcm*c", "nvmap", "nvgpu/igpu0/ctrl", "nvhost-ctrl-gpu", "nvhost-gpu", "nvidia0", "nvidiactl", "dri/renderD*")
 """Under /dev: cameras, microphones, and what CUDA opens first (linux/nvgpu-ctrl.h; nvidia*: Thor). Which there are differs from board to board."""
 GROUPS = "video,audio,render"
+_SETTINGS = "/" + str(Layout(Path()).settings)
 
 
 def board_checks(root: str | Path = "/") -> list[Check]:
@@ -56,14 +60,27 @@ def _power_mode(root: Path, device: Device) -> Check:
     if modes is None or now is None:
         return Check("power mode", False, "nvpmodel does not tell which one the board is in", "sudo apt install nvidia-l4t-nvpmodel")
     fact = f"{now}, one of {', '.join(modes.numbers)}"
-    wanted = re.search(r"^SAGE_EDGE_POWER_MODE=\"?([^\"\n]+)\"?\s*$", text(root / "etc/sage-edge/sage-edge.conf") or "", re.MULTILINE)
-    if wanted and (number := modes.numbers.get(wanted[1])) is not None and wanted[1] != now:
-        fix = f"sudo nvpmodel -m {number}, at a terminal: it may ask for a reboot"
-        return Check("power mode", False, f"{fact}; /etc/sage-edge/sage-edge.conf asks for {wanted[1]}", fix)
+    if asked := _asked_mode(root):
+        try:
+            wanted = modes.find(asked)
+        except UsageError:
+            fix = f"choose one of them in {_SETTINGS}, then: sudo sage-edge-first-boot"
+            return Check("power mode", False, f"{fact}; {_SETTINGS} asks for {asked}, which this board does not have", fix)
+        if wanted != now:
+            fix = f"sudo nvpmodel -m {modes.numbers[wanted]}, at a terminal: it may ask for a reboot"
+            return Check("power mode", False, f"{fact}; {_SETTINGS} asks for {wanted}", fix)
     lacking = next((quirk for quirk in device.quirks if quirk.id == "iso-without-super"), None)
     if lacking is not None and not any("SUPER" in name for name in modes.numbers):
         return Check("power mode", False, f"{fact}; {lacking.fact}", lacking.fix)
     return Check("power mode", True, fact)
+
+
+def _asked_mode(root: Path) -> str:
+    """The mode that the owner's settings name; empty where none is, and where only root may read them."""
+    try:
+        return read_settings(Layout(root).settings).get("SAGE_EDGE_POWER_MODE", "")
+    except OSError:
+        return ""
 
 
 def _rails(root: Path, _device: Device) -> Check:

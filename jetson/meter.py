@@ -63,8 +63,7 @@ class BoardMeter:
             self._thread.join()
             self._thread = None
         times = [at_s for at_s, _ in self._samples]
-        labels = self._rails.labels
-        means = {label: _mean(times, [watts.get(label, 0.0) for _, watts in self._samples]) for label in labels}
+        means = {label: self._mean_of(label) for label in self._rails.labels}
         return Drawn(times[-1] - times[0] if times else 0.0, self._rails.total(means), means)
 
     def look(self) -> None:
@@ -100,6 +99,11 @@ class BoardMeter:
             "gpu_load": round(sum(self._loads) / len(self._loads), 3) if self._loads else None,
             "clocks_mhz": {name: {"mean": round(sum(mhz) / len(mhz), 1), "most": self._most_mhz[name]} for name, mhz in self._clocks.items()},
         }
+
+    def _mean_of(self, label: str) -> float:
+        """Over the samples in which the rail answered."""
+        known = [(at_s, watts[label]) for at_s, watts in self._samples if label in watts]
+        return _mean([at_s for at_s, _ in known], [watts for _, watts in known])
 
     def _watch(self) -> None:
         while True:
