@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,26 @@ def test_without_pace_every_frame_comes_at_its_presentation_time(video: Path) ->
     stamps = np.array([t_ns for t_ns, _ in frames])
     assert np.abs(stamps - stamps[0] - np.arange(FRAMES) * 1e9 / 60).max() < 20_000
     assert (np.diff([light for _, light in frames]) >= 0).all()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_wait_is_over_with_the_end_of_the_file_and_with_close(tmp_path: Path, ends: bool) -> None:
+    stamps_s = [0.0, 0.02, 0.04, *([] if ends else [600.0])]
+    camera = open_camera(str(write_video(tmp_path / "short.mp4", stamps_s=stamps_s)), MonotonicClock())
+    camera.start()
+
+    def look() -> None:
+        while camera.wait(600.0):
+            camera.newest()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    assert until(lambda: camera.counts.frames == 3 and camera._frame is None)
+    if not ends:
+        camera.close()
+    thread.join(20.0)
+    assert not thread.is_alive()
+    camera.close()
 
 
 def test_with_pace_no_frame_comes_before_its_time_and_each_is_taken_or_stale(video: Path) -> None:
