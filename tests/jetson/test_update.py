@@ -131,6 +131,19 @@ def test_a_release_that_computes_something_else_here_never_runs(board: Board) ->
     assert board.updater().status()["last"]["result"] == "refused"
 
 
+def test_a_version_before_that_was_damaged_meanwhile_is_not_tried(board: Board) -> None:
+    board.updater().apply(board.release("2"), SECONDS)
+    calls = len(board.systemd.calls)
+    with open(board.layout.versions / "1/bin/sage-edge", "a") as stream:
+        stream.write("# damaged\n")
+    with pytest.raises(ReleaseError, match="is not what its release lists"):
+        board.updater().rollback(SECONDS)
+    assert not any("restart" in call for call in board.systemd.calls[calls:])
+    assert board.links() == ("2", "1")
+    assert board.runs == "2"
+    assert board.updater().status()["last"]["result"] == "refused"
+
+
 def test_a_damaged_release_and_the_running_one_are_refused_and_change_nothing(board: Board) -> None:
     damaged = board.releases / "damaged.tar.gz"
     damaged.write_bytes(board.release("2").read_bytes()[:-200])
