@@ -20,7 +20,7 @@ ESTIMATES = "/var/log/sage-edge/estimates.jsonl"
 SETTINGS = {
     "SAGE_EDGE_CAMERA": CAMERA,
     "SAGE_EDGE_MIC": MICROPHONE,
-    "SAGE_EDGE_OPTIONS": f"--out jsonl:{ESTIMATES}?append=1 --precision int8 --threads 2 --hop 60",
+    "SAGE_EDGE_OPTIONS": f"--out jsonl:{ESTIMATES}?append=1 --precision int8 --threads 1 --hop 60",
     "SAGE_EDGE_ALLOW_DEMO": "1",
 }
 """One estimate in two seconds: an emulated core is that much slower than a board's."""
