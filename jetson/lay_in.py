@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from .layout import Layout
+from .release_file import make_folder
 
 _UNITS = (".service", ".timer", ".path", ".socket", ".target")
 _COMMANDS = ("bin/sage-edge", "bin/sage-edge-update", "bin/sage-edge-first-boot")
@@ -72,7 +73,7 @@ def point(link: Path, target: str) -> list[Path]:
         return []
     if link.exists() and not link.is_symlink():
         raise FileExistsError(errno.EEXIST, "is there already and no link", str(link))
-    link.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(link.parent)
     work = link.with_name(f".{link.name}.{os.getpid()}")
     work.unlink(missing_ok=True)
     work.symlink_to(target)
@@ -83,7 +84,7 @@ def point(link: Path, target: str) -> list[Path]:
 
 def write_beside(target: Path, content: bytes, mode: int) -> None:
     """`target` with these bytes and permissions, whole or as it was before, on the disk when this returns."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with open(handle, "wb") as stream:

@@ -189,7 +189,7 @@ def unpack(archive: Path, layout: Layout) -> Path:
             return target
         if os.path.realpath(layout.current) == os.path.realpath(target) and _is_another(target, release):
             raise ReleaseError(f"{target} runs and is another release of that version; make this one with another version")
-        _make_folder(layout.versions)
+        make_folder(layout.versions)
         with _alone(layout.versions):
             free_mb, needed_mb = shutil.disk_usage(layout.versions).free >> 20, int(release.unpacked_bytes * 1.1) >> 20
             if free_mb < needed_mb:
@@ -297,18 +297,19 @@ def _extract(archive: tarfile.TarFile, path: Path, release: Release, folder: Pat
         if file is None or stream is None:
             raise ReleaseError(f"{path}: {member.name!r} is not what {DESCRIPTION} lists; {_AGAIN}")
         target = folder / member.name
-        _make_folder(target.parent)
+        make_folder(target.parent)
         if _copied_sha256(stream, target, 0o755 if member.mode & 0o100 else 0o644) != file.sha256:
             raise ReleaseError(f"{path}: {member.name} does not have the sha256 that {DESCRIPTION} lists; {_AGAIN}")
     if left:
         raise ReleaseError(f"{path}: {min(left)} is missing ({len(left)} files); {_AGAIN}")
     (folder / DESCRIPTION).write_text(release.to_json())
+    (folder / DESCRIPTION).chmod(0o644)  # the service reads it, as its own user
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """`folder` and its missing parents, readable by all whatever the umask."""
     if not folder.is_dir():
-        _make_folder(folder.parent)
+        make_folder(folder.parent)
         folder.mkdir()
         folder.chmod(0o755)
 

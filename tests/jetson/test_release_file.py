@@ -83,6 +83,18 @@ def test_a_release_arrives_as_it_was_packed_and_a_second_time_touches_nothing(tm
     assert [path.name for path in layout.versions.iterdir()] == ["1.0"]
 
 
+def test_the_version_that_runs_is_not_replaced_by_another_of_its_name(tmp_path: Path, layout: Layout) -> None:
+    folder = unpack(make_release(tmp_path / "one", FILES), layout)
+    other = make_release(tmp_path / "two", {**FILES, "site/b.so": "other"})
+    layout.current.symlink_to("versions/1.0")
+    before = contents(folder)
+    with pytest.raises(ReleaseError, match="runs and is another release of that version; make this one with another version"):
+        unpack(other, layout)
+    assert contents(folder) == before
+    layout.current.unlink()
+    assert contents(unpack(other, layout)) != before
+
+
 def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
     one, two = make_release(tmp_path / "one", FILES), make_release(tmp_path / "two", dict(reversed(FILES.items())))
     os.utime(tmp_path / "two/content-1.0/site/b.so", (1, 1))

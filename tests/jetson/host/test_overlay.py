@@ -239,14 +239,34 @@ def test_a_command_of_the_owner_is_not_overwritten(tmp_path: Path, root: Path) -
     assert not (root / "opt/sage-edge/current").exists()
 
 
-def test_a_link_is_replaced_in_one_step(tmp_path: Path) -> None:
+def test_what_a_board_reads_is_readable_whatever_the_umask(tmp_path: Path, root: Path) -> None:
+    archive = make_release(tmp_path, UNITS)
+    before = os.umask(0o077)
+    try:
+        overlay(root, archive, {}, quiet)
+    finally:
+        os.umask(before)
+    made = [path for top in ("opt", "etc/systemd", "etc/udev", "etc/sage-edge", "usr/local") for path in (root / top, *(root / top).rglob("*"))]
+    assert {path.stat().st_mode & 0o777 for path in made if path.is_dir() and not path.is_symlink()} == {0o755}
+    assert {path.name for path in made if path.is_file() and not path.is_symlink() and not path.stat().st_mode & 0o004} == {"sage-edge.conf"}
+
+
+def test_a_link_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = tmp_path / "current"
+    replace, seen = os.replace, []
+
+    def watched(source: Path, target: Path) -> None:
+        seen.append(os.readlink(link) if link.is_symlink() else None)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
     assert point(link, "one") == [link]
     before = link.lstat().st_ino
     assert point(link, "one") == []
     assert link.lstat().st_ino == before
     assert point(link, "two") == [link]
     assert os.readlink(link) == "two"
+    assert seen == [None, "one"], "at no moment is there no link"
     assert [path.name for path in tmp_path.iterdir()] == ["current"]
 
 
