@@ -59,6 +59,14 @@ def test_every_board_storage_and_line_has_one_recipe() -> None:
                 assert len(fitting) == 1, (board.name, major, storage)
 
 
+def test_modules_are_those_of_nvidias_tables() -> None:
+    """What guides print of each module in recovery mode, and the compute capability of each processor: written out, not made from the table."""
+    usb = {"7023": ["p3701-0000", "p3701-0005", "p3701-0008"], "7223": ["p3701-0004"], "7323": ["p3767-0000"], "7423": ["p3767-0001"]}
+    usb |= {"7523": ["p3767-0003", "p3767-0005"], "7623": ["p3767-0004"], "7026": ["p3834-0008"], "7226": ["p3834-0000"]}
+    assert {module.id: module.usb for module in TABLE.modules.values()} == {name: number for number, names in usb.items() for name in names}
+    assert {(module.soc, module.sm) for module in TABLE.modules.values()} == {("t234", 87), ("t264", 110)}
+
+
 def test_a_module_in_recovery_mode_is_known_by_its_usb_number_up_to_its_family() -> None:
     by_usb: dict[str, set[str]] = {}
     for module in TABLE.modules.values():

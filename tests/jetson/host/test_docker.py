@@ -16,6 +16,8 @@ from sage_edge.jetson.host.overlay import PACKAGES
 FOLDER = Path(__file__).parents[3] / "jetson/docker"
 FILES = {"jp6": "36.4.0", "jp7": "38.4.0"}
 """Dockerfile -> the L4T whose CUDA and TensorRT its base says it has."""
+BASES = {"jp6": f"nvcr.io/nvidia/l4t-jetpack:r{FILES['jp6']}", "jp7": "nvcr.io/nvidia/tensorrt:25.08-py3"}
+"""JetPack 6's base is of the same L4T; NVIDIA's containers of 25.08 have CUDA 13.0 (release notes of its Triton)."""
 
 
 def instructions(text: str) -> list[tuple[str, str]]:
@@ -39,6 +41,7 @@ def test_a_container_is_made_of_a_release_for_its_python_and_says_the_versions_o
     assert f"CUDA {revision.cuda} and TensorRT {revision.tensorrt}" in text
     assert "Not built and not run on a board" in text
     done = dict(instructions(text))
+    assert instructions(text)[0] == ("ARG", f"BASE={BASES[name]}")
     assert done["ADD"] == "${RELEASE} /opt/sage-edge/current/"
     assert done["ENTRYPOINT"] == '["sage-edge"]'
     assert "sage-edge" in MODULES

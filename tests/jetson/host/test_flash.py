@@ -253,6 +253,14 @@ def test_a_given_password_is_written_nowhere_and_one_that_the_tool_made_is_said_
     assert [line for line in made.said if "MDg5ZTQ2" in line] == ["  user sage, password MDg5ZTQ2"]
 
 
+def test_a_given_password_is_hidden_wherever_the_tool_says_it(tmp_path: Path) -> None:
+    job = Job(tmp_path, password="correct horse")
+    job.fake.fail(TOOLS[2], "chpasswd: ada:correct horse is too simple\n")
+    with pytest.raises(HostError, match=r"chpasswd: ada:\*\*\*\*\*\*\*\* is too simple") as failed:
+        job.run(*STEPS[:4])
+    assert "correct horse" not in str(failed.value) + str(job.said) + (job.fake.root / LOG).read_text()
+
+
 def test_the_overlay_step_is_the_command_of_its_own_with_the_settings(tmp_path: Path) -> None:
     job = Job(tmp_path, settings=("SAGE_EDGE_CAMERA=csi://0",))
     job.run(*STEPS[:5])
