@@ -85,8 +85,10 @@ def tiny_outputs(machine: Emulated, folder: Path) -> str:
     """`tiny` on both machines, side by side; Failed where they are too far apart."""
     arguments = [ROOT / "tests/aarch64/outputs.py", folder / "tiny.sage", folder / "store"]
     files = {name: BUILD / f"outputs-{name}.npz" for name in ("here", "there")}
-    call([sys.executable, *arguments, files["here"]])
-    machine.run(*arguments, files["there"])
+    with ThreadPoolExecutor(2) as pool:
+        both = (pool.submit(call, [sys.executable, *arguments, files["here"]]), pool.submit(machine.run, *arguments, files["there"]))
+    for each in both:
+        each.result()
     loaded = {name: dict(np.load(file)) for name, file in files.items()}
     lines, good = compare(loaded["here"], loaded["there"])
     if not good:
