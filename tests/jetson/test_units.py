@@ -114,6 +114,7 @@ def test_units_name_the_paths_that_the_programs_use() -> None:
     assert f"SupplementaryGroups={' '.join(GROUPS)}\n" in text[UNIT]
     assert f"User={USER}\n" in text[UNIT]
     assert f"CacheDirectory={layout.cache.name}\n" in text[UNIT]
+    assert f"Environment=TMPDIR={layout.cache}\n" in text[UNIT], "the system's own are read-only there"
     for unit in text.values():
         programs = re.findall(r"^ExecStart=-?(\S+)", unit, re.MULTILINE)
         assert all(program.startswith((f"{layout.current}/bin/", f"{layout.previous}/bin/")) for program in programs)
