@@ -68,8 +68,11 @@ def test_wheel_holds_the_packages_and_the_library(wheel: Path) -> None:
     assert [name for name in names if name.endswith((".c", ".h", ".o", ".pyc", "CMakeLists.txt"))] == []
     inside = {name for name in names if ".dist-info/" not in name}
     assert all(name.startswith("sage_edge/") for name in inside)
-    modules = {f"sage_edge/{path.relative_to(ROOT)}" for floor in FLOORS for path in (ROOT / floor).rglob("*.py")}
+    modules = {f"sage_edge/{path.relative_to(ROOT)}" for floor in FLOORS for path in (ROOT / floor).rglob("*.py") if path.parent.name != "host"}
     assert modules - inside == set(), "modules missing from the wheel"
+    beside = {name for name in inside if name.startswith("sage_edge/jetson/") and not name.endswith((".py", "py.typed"))}
+    assert beside == {"sage_edge/jetson/boards.json"}, "tools of the host and units are not for the wheel"
+    assert wheel.stat().st_size < 1_000_000
     assert {f"sage_edge/{floor}/py.typed" for floor in FLOORS} <= inside
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
