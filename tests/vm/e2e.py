@@ -32,7 +32,7 @@ WORK = ROOT / "build/e2e-vm"
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when every step passed, 1 otherwise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, help="the model of the release (default: out/demo/demo.sage, or one that is made for tests)")
+    parser.add_argument("--bundle", type=Path, help="the model of the release (default: three small graphs made by hand)")
     args = parser.parse_args(argv)
     artefacts = WORK / "artefacts"
     shutil.rmtree(artefacts, ignore_errors=True)
