@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +109,8 @@ def test_engines_are_built_where_there_is_tensorrt_and_a_failure_is_survived(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 def test_what_the_owner_named_is_checked_against_the_golden_windows_too(folder: Path, tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
     stand_in(folder, tmp_path / "log", compiles=True)  # its `verify` finds nothing wrong
     said: list[str] = []
     options = {"SAGE_EDGE_OPTIONS": "--backend openvino --precision fp32"}

@@ -35,7 +35,7 @@ def test_a_camera_says_what_it_gave_and_a_black_one_is_not_well() -> None:
         assert check.ok
         assert check.needed
         assert int(found[1]) >= 2
-        assert 80 < int(found[3]) < 120
+        assert 73 <= int(found[3]) <= 120  # five sixths of a picture are 90, the rest 0 or 255 by its number
         server.mode = "black"
         check = try_camera(server.uri, MonotonicClock())
         assert (check.ok, check.fix) == (False, "take the cap off its lens, or light the room")
