@@ -90,6 +90,7 @@ def write_beside(target: Path, content: bytes, mode: int) -> None:
         with open(handle, "wb") as stream:
             stream.write(content)
             os.fchmod(stream.fileno(), mode)
+            stream.flush()  # fsync knows nothing of Python's own buffer
             os.fsync(stream.fileno())
         os.replace(name, target)
     except BaseException:
