@@ -67,12 +67,13 @@ def _run(bundle: Path | None, report: Report, artefacts: Path) -> None:
             version = live(machine, releases, report)
         with Machine(boot, [disk, stick], artefacts / "console-again.log") as machine:
             live_again(machine, version, report)
+        with report.step("the file system was unmounted"):
+            image.check_disk(disk)
+            report.saw("e2fsck: clean")
     finally:
-        estimates = image.copy_out(disk, str(Path(ESTIMATES).parent), artefacts / "log") / Path(ESTIMATES).name
-        journal = image.copy_out(disk, "/var/log/journal", artefacts / "log")
+        estimates = image.copy_out(disk, str(Path(ESTIMATES).parent), artefacts / "estimates") / Path(ESTIMATES).name
+        journal = image.copy_out(disk, "/var/log/journal", artefacts / "journal")
     with report.step("what is left on the disk"):
-        image.check_disk(disk)
-        report.saw("e2fsck: clean")
         check_end(estimates, journal, report)
 
 

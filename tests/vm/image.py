@@ -69,7 +69,8 @@ def make_disk(folder: Path, path: Path, megabytes: int) -> Path:
 
 
 def copy_out(disk: Path, folder: str, target: Path) -> Path:
-    """The folder `folder` of a disk that no machine has mounted, as the new folder `target`."""
+    """The folder `folder` of a disk that no machine has mounted, as the new folder `target`. Where the power was cut, the journal is played first."""
+    subprocess.run(["e2fsck", "-p", str(disk)], env=_environment(), capture_output=True, check=False)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     _run("debugfs", "-R", f"rdump {folder} {target}", str(disk))

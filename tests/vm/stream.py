@@ -36,7 +36,7 @@ class Stream:
         text = self._machine.sh(f"tail -c +{self._at + 1} {self._path} 2> /dev/null | head -c {size - self._at}")
         whole = text[: text.rfind("\n") + 1]
         self._at += len(whole.encode())
-        return [json.loads(line) for line in whole.splitlines()]
+        return [line for line in map(_parsed, whole.splitlines()) if line is not None]
 
     def wait(self, what: str, fits: Callable[[Line], object], seconds: float, count: int = 1) -> list[Line]:
         """Everything up to the poll in which the `count`-th line that fits has come. Raises Failure after `seconds`."""
@@ -52,3 +52,12 @@ class Stream:
             last = next((line for line in reversed(seen) if is_estimate(line)), None)
             raise Failure(f"{failure}; {len(seen)} lines came, the last estimate was {json.dumps(last)}") from None
         return seen
+
+
+def _parsed(text: str) -> Line | None:
+    """None for a line that a power cut has torn; `end.py` counts them."""
+    try:
+        line: Line = json.loads(text)
+    except ValueError:
+        return None
+    return line
