@@ -5,7 +5,8 @@ work (it sleeps until the next frame and decodes its JPEG, as a USB camera's rea
 capture is not counted), the face finder (a fixed box). Variants: `loop`, where engines do nothing, so that every microsecond is the loop's, with
 features as wide as those of `base`; `loop_tiny`, with those of `tiny` and a microphone of 16 kHz; `beside_engines`, where engines run and the CPU
 time of their calls is taken off, so that the loop finds its caches as they leave them; and `awake`, the same turns on a simulated clock, one after
-the other, where no cache gets cold and no core falls asleep between two frames: what the code costs, without what waking up costs on this machine.
+the other, where no cache gets cold and no core falls asleep between two frames: what the code costs, without what waking up costs on this machine;
+and `nothing`, the same camera in a thread that rings a bell at each frame for another that does nothing with it: what waking up alone costs here.
 `loop_over_budget` is how many times less than one percent of a core `loop` is, and so on.
 """
 
@@ -18,6 +19,7 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -210,6 +212,31 @@ def _measure(path: Path, frames: Any, seconds: float, idle: bool, mic_hz: int = 
     return meter.per_second_ms(), facts
 
 
+def _measure_nothing(frames: Any, seconds: float) -> tuple[list[float], dict[str, Any]]:
+    from sage_edge.runtime.clock import MonotonicClock
+    from sage_edge.runtime.sources.bell import Bell
+
+    reader, bell, found, woken = _Frames(MonotonicClock(), frames), Bell(), [], 0
+    end_s = time.monotonic() + seconds
+
+    def capture() -> None:
+        while time.monotonic() < end_s:
+            reader.read()
+            bell.ring()
+
+    thread = threading.Thread(target=capture, name="capture")
+    thread.start()
+    last_s, last_ns = time.monotonic(), time.process_time_ns() - reader.own_ns
+    while thread.is_alive():
+        woken += bell.wait(1.0)
+        now_s, now_ns = time.monotonic(), time.process_time_ns() - reader.own_ns
+        if now_s - last_s >= 1:
+            found.append((now_ns - last_ns) / 1e6 / (now_s - last_s))
+            last_s, last_ns = now_s, now_ns
+    thread.join()
+    return found[WARM_S:], {"frames": woken}
+
+
 class _Apart:
     """A simulated camera whose own work is timed, to be taken off."""
 
@@ -274,7 +301,7 @@ def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
     """`variants`: ms of CPU per second of stream; a second in n / 20 of each variant is measured, in three turns (one when n < 60)."""
     coarse = np.random.default_rng(seed).integers(0, 256, (FRAMES, HEIGHT // 16, WIDTH // 16, 3), np.uint8)
     frames = coarse.repeat(16, 1).repeat(16, 2)
-    found: dict[str, list[float]] = {"loop": [], "loop_tiny": [], "beside_engines": [], "awake": []}
+    found: dict[str, list[float]] = {"loop": [], "loop_tiny": [], "beside_engines": [], "awake": [], "nothing": []}
     notes: dict[str, Any] = {}
     with _bundle() as path, _bundle(TINY_DIMS) as tiny_path:
         for _ in range(3 if n >= 60 else 1):
@@ -282,6 +309,8 @@ def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
                 length_s = WARM_S + 2 + max(1.0, n / 60)
                 if name == "awake":
                     more, notes[name] = _measure_awake(path, frames, length_s)
+                elif name == "nothing":
+                    more, notes[name] = _measure_nothing(frames, length_s)
                 elif name == "loop_tiny":
                     more, notes[name] = _measure(tiny_path, frames, length_s, True, TINY_MIC_HZ)
                 else:

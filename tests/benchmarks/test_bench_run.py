@@ -74,10 +74,11 @@ def test_loop_counts_the_cpu_time_beside_the_engines() -> None:
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["unit"] == "ms of CPU per second"
-    for name in ("loop", "beside_engines", "awake"):
+    for name in ("loop", "loop_tiny", "beside_engines", "awake"):
         variant, notes = found["variants"][name], found["notes"][name]
         assert 0 < variant["min"] <= variant["median"]
         assert variant["n"] >= 1
         assert abs(found["ratios"][f"{name}_over_budget"] - 10 / variant["median"]) < 0.01
         assert notes["estimates"] >= 10
+    assert 0 < found["variants"]["nothing"]["min"] < found["variants"]["loop"]["median"]
     assert found["notes"]["loop"]["engines_ms_per_s"] < found["notes"]["beside_engines"]["engines_ms_per_s"]
