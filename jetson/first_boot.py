@@ -93,6 +93,15 @@ def _steady_clocks(say: Say) -> Iterator[None]:
                 say(f"warning: {error}")
 
 
+def _take_sigterm() -> None:
+    """As Ctrl-C, so that clocks are put back."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
 def main(folder: Path | None = None) -> int:
     """0 when the board is ready to sense."""
     begin_s = time.monotonic()
@@ -100,10 +109,6 @@ def main(folder: Path | None = None) -> int:
     def say(text: str) -> None:
         print(f"[{time.monotonic() - begin_s:6.1f} s] {text}", flush=True)
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt  # so that clocks are put back
-
-    signal.signal(signal.SIGTERM, interrupt)
     try:
         if os.geteuid() != 0:
             raise UsageError("first boot is root's; sudo sage-edge-first-boot")
@@ -121,4 +126,5 @@ def main(folder: Path | None = None) -> int:
 
 
 if __name__ == "__main__":
+    _take_sigterm()
     sys.exit(main())

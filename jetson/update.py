@@ -283,9 +283,8 @@ def _text(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 1 the old version runs on, 2 wrong use, 130 given up."""
-    args = _parser().parse_args(argv)
+def _take_signals() -> None:
+    """The first SIGINT or SIGTERM gives up the update, more of them are ignored."""
 
     def interrupt(*_: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):  # going back is not interrupted
@@ -295,6 +294,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a connection that is lost does not end an update
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0 done, 1 the old version runs on, 2 wrong use, 130 given up."""
+    args = _parser().parse_args(argv)
     updater = Updater(Layout(), Service(say=_say), _say)
     try:
         if args.verb == "status":
@@ -322,4 +326,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    _take_signals()
     sys.exit(main())

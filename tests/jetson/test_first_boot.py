@@ -116,6 +116,7 @@ clocks.read_clocks = lambda root: [held]
 module.Layout = lambda: Layout(Path({str(board.layout.root)!r}))
 module.first_boot.__defaults__ = (*module.first_boot.__defaults__[:-1], {ME!r})
 module.os.geteuid = lambda: 0
+module._take_sigterm()
 sys.exit(module.main(Path({str(board.folder)!r})))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
