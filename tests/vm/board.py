@@ -20,10 +20,10 @@ ESTIMATES = "/var/log/sage-edge/estimates.jsonl"
 SETTINGS = {
     "SAGE_EDGE_CAMERA": CAMERA,
     "SAGE_EDGE_MIC": MICROPHONE,
-    "SAGE_EDGE_OPTIONS": f"--out jsonl:{ESTIMATES}?append=1 --precision int8 --threads 1 --hop 60",
+    "SAGE_EDGE_OPTIONS": f"--out jsonl:{ESTIMATES}?append=1 --precision int8 --threads 1 --hop 30",
     "SAGE_EDGE_ALLOW_DEMO": "1",
 }
-"""One estimate in two seconds: an emulated core is that much slower than a board's."""
+"""One estimate a second: an emulated core is that much slower than a board's."""
 _VIVID = "n_devs=1 node_types=0x101 num_inputs=1 input_types=0x2 num_outputs=1 output_types=0x0"
 """One capture and one output device, both S-Video: what is written to the output can be looped to the capture."""
 _FILES = {

@@ -13,6 +13,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import debian
@@ -22,7 +23,7 @@ from end import check_end
 from life import live
 from life_again import live_again
 from machine import Machine
-from made import make_releases
+from made import Releases, make_release, make_updates
 from report import Failure, Report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,15 +54,19 @@ def _run(bundle: Path | None, report: Report, artefacts: Path) -> None:
         debian.check_host()
         root_tar = debian.root_file_system(WORK / "cache", report)
         kernel, busybox = debian.kernel(WORK / "cache", report), debian.busybox(WORK / "cache", report)
-    with report.step("a release, and two that can be updated to"):
-        releases = make_releases(bundle, WORK, report)
-    with report.step("the release laid into the root file system"):
-        root = make_root(root_tar, releases.first, WORK / "root", report)
-    with report.step("disk, RAM disk, device tree"):
-        boot = image.make_boot(kernel, busybox, root, WORK)
-        disk = image.make_disk(root, WORK / "disk.ext4", 3000)
-        stick = image.make_disk(releases.stick, WORK / "stick.ext4", 1000)
-        report.saw(f"disk.ext4 {disk.stat().st_blocks // 2048} MB used, {image.MODEL}")
+    with report.step("a release"):
+        first = make_release(bundle, WORK, report)
+    with ThreadPoolExecutor(1) as beside:
+        updates = beside.submit(_stick, first)
+        with report.step("the release laid into the root file system"):
+            root = make_root(root_tar, first, WORK / "root", report)
+        with report.step("disk, RAM disk, device tree; a stick with two releases to update to"):
+            boot = image.make_boot(kernel, busybox, root, WORK)
+            disk = image.make_disk(root, WORK / "disk.ext4", 3000)
+            releases, stick = updates.result()
+            report.saw(f"disk.ext4 {disk.stat().st_blocks // 2048} MB used, {image.MODEL}")
+            for path in sorted(releases.stick.iterdir()):
+                report.saw(f"{path.name}, {path.stat().st_size / 1e6:.0f} MB")
     try:
         with Machine(boot, [disk, stick], artefacts / "console.log") as machine:
             version = live(machine, releases, report)
@@ -75,6 +80,11 @@ def _run(bundle: Path | None, report: Report, artefacts: Path) -> None:
         journal = image.copy_out(disk, "/var/log/journal", artefacts / "journal")
     with report.step("what is left on the disk"):
         check_end(estimates, journal, report)
+
+
+def _stick(first: Path) -> tuple[Releases, Path]:
+    releases = make_updates(first, WORK)
+    return releases, image.make_disk(releases.stick, WORK / "stick.ext4", 1000)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ class Releases:
         return self.good.parent
 
 
-def make_releases(bundle: Path | None, work: Path, report: Report) -> Releases:
-    """The first one is made by `jetson/release`, as a person would."""
+def make_release(bundle: Path | None, work: Path, report: Report) -> Path:
+    """The archive of the one that is laid in, made by `jetson/release`, as a person would."""
     model = bundle or _by_hand(work)
     command = [str(ROOT / "jetson/release"), "--python", PYTHON, "--bundle", str(model), "--out", str(work / "release")]
     command += ["--wheels", str(work / "wheels")]
@@ -50,16 +50,17 @@ def make_releases(bundle: Path | None, work: Path, report: Report) -> Releases:
     report.saw(done.stdout + done.stderr)
     if done.returncode:
         raise Failure(f"jetson/release ended with exit code {done.returncode}")
-    first = max((work / "release").glob("sage-edge-*.tar.gz"), key=lambda path: path.stat().st_mtime_ns)
+    return max((work / "release").glob("sage-edge-*.tar.gz"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def make_updates(first: Path, work: Path) -> Releases:
+    """The release `first`, and those that it can be updated to."""
     stick = work / "stick"
     stick.mkdir(exist_ok=True)
     for old in stick.iterdir():
         old.unlink()
     version = Release.read(first).version
-    made = Releases(first, altered(first, stick, f"{version}.good", {}), altered(first, stick, f"{version}.crashing", {LOOP: crash}))
-    for path in sorted(stick.iterdir()):
-        report.saw(f"{path.name}, {path.stat().st_size / 1e6:.0f} MB")
-    return made
+    return Releases(first, altered(first, stick, f"{version}.good", {}), altered(first, stick, f"{version}.crashing", {LOOP: crash}))
 
 
 def _by_hand(work: Path) -> Path:
