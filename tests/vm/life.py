@@ -16,7 +16,7 @@ from stream import Line, Stream, is_estimate
 
 UPDATE = "/opt/sage-edge/current/bin/sage-edge-update"
 STICK = "/mnt"
-FLOWING_S = 5
+FLOWING_S = 3
 """How long estimates must flow after an update before it stays."""
 LOUD_DBFS = -60
 

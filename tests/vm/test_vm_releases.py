@@ -26,6 +26,13 @@ def test_an_altered_release_is_whole_under_its_own_version(tmp_path: Path) -> No
     assert Release.read(second).files.keys() == Release.read(first).files.keys()
 
 
+def test_what_an_altered_release_leaves_out_is_not_in_its_list_either(tmp_path: Path) -> None:
+    first = make_release(tmp_path, {"site/av/left.py": "1\n", "site/average.py": "1\n"})
+    folder = unpack(altered(first, tmp_path, "1.0.less", {}, ("site/av/",)), Layout(make_system(tmp_path / "root")))
+    assert sorted(path.name for path in (folder / "site").iterdir()) == ["average.py"]
+    Release.read(folder).verify(folder)
+
+
 def test_the_loop_as_it_is_can_be_made_to_crash() -> None:
     code = (ROOT / LOOP.removeprefix("site/sage_edge/")).read_bytes()
     compile(crash(code), LOOP, "exec")
