@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 VERSION = 1
 
@@ -26,8 +26,7 @@ class Reliability:
     audio: float | None
 
 
-@dataclass(frozen=True)
-class Face:
+class Face(NamedTuple):
     """The face of the newest tick. `box` is x, y, width, height in pixels of the frame, margin included, and `score` the finder's; both
     None for a face that was pushed as a crop."""
 

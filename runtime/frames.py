@@ -12,6 +12,7 @@ from .estimate import Face
 from .tracks import Seen
 
 FORMATS = ("rgb", "bgr", "nv12", "yuyv")
+_UINT8 = np.dtype(np.uint8)
 
 
 class Frame:
@@ -51,7 +52,7 @@ def check_pixels(pixels: object, format: str) -> None:
     """Raise UsageError unless `pixels` can be a frame of this format."""
     if format not in FORMATS:
         raise UsageError(f"pixel format {format!r} is unknown; one of {', '.join(FORMATS)}")
-    if isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.size:
+    if isinstance(pixels, np.ndarray) and pixels.dtype == _UINT8 and pixels.size:
         shape = pixels.shape
         if format == "nv12":
             fits = len(shape) == 2 and shape[0] % 3 == 0 and shape[1] % 2 == 0

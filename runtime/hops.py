@@ -54,7 +54,8 @@ class Hops:
         self._graphs, self._rate_hz = graphs, rate_hz
         self._wait_ns, self._audio_ns, self._fusion_ns, self._hop_ns = (stages[name] for name in ("wait", "audio", "fusion", "hop"))
         self._done: deque[list[Estimate]] = deque()
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
+        """What a hop in the thread has raised; `check` raises it."""
         self._jobs: SimpleQueue[Hop | None] = SimpleQueue()
         self._idle = threading.Event()
         self._idle.set()
@@ -67,8 +68,8 @@ class Hops:
 
     def check(self) -> None:
         """Raise what a hop in the thread has raised, once."""
-        if self._error is not None:
-            error, self._error = self._error, None
+        if self.error is not None:
+            error, self.error = self.error, None
             raise error
 
     def ready(self) -> None:
@@ -94,7 +95,8 @@ class Hops:
 
     def poll(self) -> list[Estimate]:
         """What has been computed since the last poll, oldest first. Raises as `check`."""
-        self.check()
+        if self.error is not None:
+            self.check()
         if not self._done:
             return []
         estimates: list[Estimate] = []
@@ -112,7 +114,7 @@ class Hops:
             try:
                 self._done.append(self._compute(hop))
             except BaseException as error:
-                self._error = error
+                self.error = error
             finally:
                 self._idle.set()
 

@@ -32,7 +32,7 @@ from .sources import Camera, Microphone
 from .sources.camera import open_camera
 from .sources.microphone import open_microphone
 from .sources.uri import parse_camera, parse_microphone
-from .stages import Histogram, Stages
+from .stages import Histogram, Stages, StageSummary
 from .ticks import NS_PER_S
 
 PARTS = ("find", "crop", "visual", "hop", "emit")
@@ -120,7 +120,8 @@ class _Run:
         self.live: dict[str, Any] = {}
         self._clock = MonotonicClock()
         self._late = Histogram()
-        self._stages, self._before, self._drops = Stages(), Stages(), Drops()
+        self._stages: dict[str, StageSummary] = {}
+        self._before, self._drops = Stages(), Drops()
         self._warm_ns: int | None = None
         self._begin_ns = self._shown_s = 0
 
@@ -157,7 +158,7 @@ class _Run:
                 name = camera.uri if camera is not None else microphone_uri
                 raise SourceError(f"{name} was over before anything could be counted; give a longer one, or a camera")
             self.measured_s = (self._clock.now_ns() - self._warm_ns) / NS_PER_S
-            self._stages = session.stages.since(self._before)
+            self._stages = session.stages.summary(self._before)
             self.live = self._said(camera, microphone, summary)
 
     def _turn(self, session: Session) -> bool:
@@ -188,7 +189,7 @@ class _Run:
 
     def timing(self) -> Timing:
         """What was measured after the warm-up."""
-        found = self._stages.summary()
+        found = self._stages
         stages = {shown: found[name] for name, shown in NAMES.items() if name in found}
         work_s = sum(found[name].total_s for name in PARTS if name in found)
         return Timing(stages, work_s / self.measured_s, self.load_ms, self.estimates)

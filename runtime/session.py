@@ -31,7 +31,7 @@ from .native import Cropper
 from .precision import Choice, choose
 from .soundtrack import Soundtrack
 from .stages import Stages
-from .ticks import tick_time_ns
+from .ticks import first_sample, tick_time_ns
 from .timeline import Timeline
 from .tracks import Seen, TrackWindows
 
@@ -115,15 +115,14 @@ class Session:
         self.rungs, self.rung_note = self._graphs.rungs, self._graphs.note()
         self.threads = self._graphs.threads
         self._time = Timeline(m.rate_hz, m.sample_rate_hz, max_lag_ms * 1_000_000, t0_ns)
-        self._sound = Soundtrack(self._time, m.window, m.samples)
+        self._sound = Soundtrack(self._time, m.window, self._graphs.audio.inputs["samples"][0])
         # Frames run ahead of a hop that waits for sound, by the lag at most.
         rows = m.window + self._time.ended(self._time.lag_ns) + 4
-        self._tracks = TrackWindows(rows, m.window, m.dims.visual, most, joined=follow == "largest")
+        self._tracks = TrackWindows(self._graphs.visual.outputs["visual"], rows, m.window, joined=follow == "largest")
         self._hops = Hops(self._graphs, m.rate_hz, self.stages, hop_thread)
         self.follow, self._most = follow, most
         self._find = None if faces is None else _finding(faces, follow)
         self._inner = m.face.input_size / m.face.crop_size
-        self._rows: NDArray[np.float32] = self._graphs.visual.outputs["visual"]
         self._crop = [Cropper(faces, m.face.mean, m.face.std) for faces in self._graphs.visual.inputs["faces"]]
         self._max_age_ns = int(m.face.max_age_ms * 1_000_000)
         self._next_tick = 0
@@ -296,9 +295,9 @@ class Session:
 
     def _begin(self) -> None:
         """Raise what stands against any more input."""
-        if self._graphs is None or self._finished:
+        if self._graphs is None or self._finished or self._hops.error is not None:
             self._open()
-        self._hops.check()
+            self._hops.check()
 
     def _next_frame(self, t_ns: int, format: str, whole: bool) -> Frame | None:
         """A frame in place of the one before, empty yet; None where it comes too late to be one."""
@@ -347,7 +346,6 @@ class Session:
 
     def _reach(self, ticks: int) -> None:
         """Let ticks up to `ticks` - 1 take their frame."""
-        rows = self._rows
         while self._next_tick < ticks:
             frame = self._frame
             seen: tuple[Seen, ...] = ()
@@ -355,13 +353,13 @@ class Session:
                 if frame.pixels is not None or frame.crops:
                     self._encode(frame)
                 seen = frame.seen
-            self._tracks.push(rows[: len(seen)], seen)
+            self._tracks.push(seen)
             self._next_tick += 1
 
     def _encode(self, frame: Frame) -> None:
         """Find, crop and encode: the rows are in the visual engine's output until the next frame's."""
-        graphs = self._open()
-        seen, crops = list(frame.seen), frame.crops
+        graphs, crops, seen = self._graphs, frame.crops, [*frame.seen]
+        assert graphs is not None
         start = perf_counter_ns()
         if frame.pixels is not None:
             if self._find is None:
@@ -369,8 +367,9 @@ class Session:
 
                 self._find = _finding(open_finder(None, self.bundle.manifest.face.margin, self._most), self.follow)
                 start = perf_counter_ns()
-            found = self._find(frame.pixels, frame.format, frame.t_ns)[: self._most]
-            crops = [(item, frame.pixels, Face(each.track, each.box, each.score)) for item, each in enumerate(found)]
+            crops = []
+            for each in self._find(frame.pixels, frame.format, frame.t_ns)[: self._most]:
+                crops.append((len(crops), frame.pixels, Face(each.track, each.box, each.score)))
             now = perf_counter_ns()
             self._find_ns.add(now - start)
             start = now
@@ -398,10 +397,11 @@ class Session:
         ticks = newest - self._decided
         samples, inputs = graphs.audio.inputs["samples"][0], graphs.fusion.inputs
         masks = inputs["audio_mask"]
-        heard, edges = self._sound.window(newest, samples, masks[0])
+        heard = self._sound.window(newest, masks[0])
         seen = self._tracks.fill(self._next_tick - 1 - newest, inputs["visual"], inputs["visual_mask"])
         masks[1 : len(seen)] = masks[0]
-        samples = samples[edges[self.window - ticks] : edges[-1]]
+        first, its, end = (first_sample(newest + 1 - n, self.rate_hz, self.sample_rate_hz) for n in (self.window, ticks, 0))
+        samples = samples[its - first : end - first]
         epoch_ns = self._time.epoch_ns or 0
         hops.run(Hop(newest, ticks, epoch_ns, seen, samples, heard, self.drops, perf_counter_ns() - start))
         self._plan_hop(newest, newest + self.hop)

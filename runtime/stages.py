@@ -2,7 +2,7 @@
 
 Durations are int nanoseconds. Each power of two is cut into 64 bins, so a percentile is right to 1.6 percent; `add` costs well under a
 microsecond. A session records find, crop, visual, audio, fusion and hop; a live loop adds its own (capture, emit). A histogram is counted in by one
-thread and may be read by another: what is of a minute is the difference of two readings, so that nothing is cleared beside a count.
+thread and may be read by another: what is of a minute is told from what was before, so that nothing is cleared beside a count.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ class StageSummary:
 class Histogram:
     """Counts of durations in logarithmic bins."""
 
-    __slots__ = ("_bins", "count", "max_ns", "total_ns")
+    __slots__ = ("_bins", "_counts", "count", "max_ns", "min_ns", "total_ns")
 
     def __init__(self) -> None:
         self._bins = array("q", bytes(8 * _BINS))
+        self._counts: NDArray[np.int64] = np.frombuffer(self._bins, np.int64)  # the same, for sums of them; single ones are counted faster above
         self.count = self.total_ns = self.max_ns = 0
+        self.min_ns = 1 << _TOP
 
     def add(self, ns: int) -> None:
         """Count one duration; a negative one counts as 0."""
@@ -54,16 +56,17 @@ class Histogram:
         self.total_ns += ns
         if ns > self.max_ns:
             self.max_ns = ns
+        if ns < self.min_ns:
+            self.min_ns = ns
         shift = ns.bit_length() - _FINE - 1  # as `_bin`, which is a call more
         self._bins[ns if shift <= 0 else (shift << _FINE) + (ns >> shift) if shift < _TOP - _FINE else _BINS - 1] += 1
 
     def merge(self, other: Histogram) -> None:
         """Count every duration that `other` has counted."""
-        mine = self._counts()
-        mine += other._counts()  # first: what another thread counts meanwhile is not to be above max_ns
+        self._counts += other._counts  # first: what another thread counts meanwhile is not to be above max_ns
         self.count += other.count
         self.total_ns += other.total_ns
-        self.max_ns = max(self.max_ns, other.max_ns)
+        self.max_ns, self.min_ns = max(self.max_ns, other.max_ns), min(self.min_ns, other.min_ns)
 
     def copy(self) -> Histogram:
         """What has been counted so far."""
@@ -71,38 +74,30 @@ class Histogram:
         copied.merge(self)
         return copied
 
-    def since(self, before: Histogram) -> Histogram:
-        """What has been counted since `before` was copied; its `max_ns` is right to a bin."""
-        more = Histogram()
-        more.count, more.total_ns = self.count - before.count, self.total_ns - before.total_ns
-        counts = more._counts()
-        np.subtract(self._counts(), before._counts(), out=counts)
-        bins = np.flatnonzero(counts)
-        top = int(bins[-1]) if len(bins) else -1
-        more.max_ns = self.max_ns if top == _BINS - 1 else min(_edges(top)[1], self.max_ns) if len(bins) else 0
-        return more
-
     def percentile_ns(self, share: float) -> float:
         """The duration that `share` (0 to 1) of all counted ones do not exceed: the middle of its bin; 0 when nothing was counted."""
-        return self._percentiles_ns(share)[0]
+        return self._percentiles_ns(None, share)[0]
 
-    def _percentiles_ns(self, *shares: float) -> list[float]:
-        sums = np.cumsum(self._counts()[: _bin(self.max_ns) + 1])
-        counted = int(sums[-1])
+    def _percentiles_ns(self, before: Histogram | None, *shares: float) -> list[float]:
+        """Of each share, and the longest, right to a bin."""
+        low, top = _bin(self.min_ns), _bin(self.max_ns) + 1
+        counts = self._counts[low:top] if before is None else self._counts[low:top] - before._counts[low:top]
+        sums = counts.cumsum()
+        counted = int(sums[-1]) if top > low else 0
         if not counted:
-            return [0.0] * len(shares)
-        indices = np.searchsorted(sums, [max(1, -int(-share * counted // 1)) for share in shares]).tolist()
-        return [min(sum(_edges(index)) / 2, float(self.max_ns)) for index in indices]
+            return [0.0] * (len(shares) + 1)
+        *places, last = sums.searchsorted([*(max(1, -int(-share * counted // 1)) for share in shares), counted]).tolist()
+        longest = self.max_ns if low + last == _BINS - 1 else min(_edges(low + last)[1], self.max_ns)
+        return [*(min(sum(_edges(low + place)) / 2, float(self.max_ns)) for place in places), longest]
 
-    def _counts(self) -> NDArray[np.int64]:
-        """The bins, not a copy."""
-        return np.frombuffer(self._bins, np.int64)
-
-    def summary(self) -> StageSummary:
-        """Count, mean, percentiles."""
-        p50, p95, p99 = (ns / 1e6 for ns in self._percentiles_ns(0.5, 0.95, 0.99))
-        mean = self.total_ns / self.count / 1e6 if self.count else 0.0
-        return StageSummary(self.count, mean, p50, p95, p99, self.max_ns / 1e6, self.total_ns / 1e9)
+    def summary(self, before: Histogram | None = None) -> StageSummary:
+        """Count, mean, percentiles; of what has been counted since `before` was copied where that is given, `max` being right to a bin then."""
+        count, total_ns = self.count, self.total_ns
+        if before is not None:
+            count, total_ns = count - before.count, total_ns - before.total_ns
+        p50, p95, p99, longest = self._percentiles_ns(before, 0.5, 0.95, 0.99)
+        mean = total_ns / count / 1e6 if count else 0.0
+        return StageSummary(count, mean, p50 / 1e6, p95 / 1e6, p99 / 1e6, (longest if before else self.max_ns) / 1e6, total_ns / 1e9)
 
 
 def _bin(ns: int) -> int:
@@ -146,21 +141,21 @@ class Stages:
         copied.merge(self)
         return copied
 
-    def since(self, before: Stages) -> Stages:
-        """What has been counted since `before` was copied."""
-        more = Stages()
-        more._stages = {name: histogram.since(before[name]) for name, histogram in self._stages.items()}
-        return more
-
     def clear(self) -> None:
         """Forget every duration (after a warm-up, while nothing counts), keep the names and the histogram objects."""
         for histogram in self._stages.values():
             histogram.__init__()  # type: ignore[misc]
 
-    def summary(self) -> dict[str, StageSummary]:
-        """Of every stage that was counted at least once."""
-        return {name: histogram.summary() for name, histogram in self._stages.items() if histogram.count}
+    def summary(self, before: Stages | None = None) -> dict[str, StageSummary]:
+        """Of every stage that was counted at least once; once since `before` was copied, and only of that, where it is given."""
+        was = {} if before is None else before._stages
+        found = {}
+        for name, histogram in self._stages.items():
+            then = was.get(name)
+            if histogram.count > (then.count if then else 0):
+                found[name] = histogram.summary(then)
+        return found
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, before: Stages | None = None) -> dict[str, Any]:
         """`summary` as JSON types."""
-        return {name: summary.to_dict() for name, summary in self.summary().items()}
+        return {name: summary.to_dict() for name, summary in self.summary(before).items()}

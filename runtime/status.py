@@ -17,6 +17,7 @@ from .thermal import Heat
 from .ticks import NS_PER_S
 
 MINUTE_NS = 60 * NS_PER_S
+RSS_NS = 5 * NS_PER_S
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -29,6 +30,7 @@ class StatusLine:
         """What had been counted when the minute began."""
         now_ns = clock.now_ns()
         self._minute_ns = self._last_ns = now_ns
+        self._rss_ns, self._rss_mb = now_ns, rss_mb()
         self._frames = 0 if camera is None else camera.counts.frames
         self._cpu_s, self._wall_s = time.process_time(), time.perf_counter()
 
@@ -38,12 +40,12 @@ class StatusLine:
         elapsed_s = max(1e-9, (now_ns - self._last_ns) / NS_PER_S)
         status: Status = {
             **{"type": "status", "v": 1, "t_ns": now_ns},
-            "stages": self._stages.since(self._before).to_dict(),
+            "stages": self._stages.to_dict(self._before),
             "drops": {"frames_stale": drops.frames_stale, "audio_overruns": drops.audio_overruns, "sinks": drops.sinks},
             "camera": self._of_camera(elapsed_s),
             "microphone": self._of_microphone(),
             "sinks": {sink.spec: counts(sink) for sink in self._sinks},
-            "process": self._of_process(heat),
+            "process": self._of_process(now_ns, heat),
         }
         self._last_ns = now_ns
         if now_ns - self._minute_ns >= MINUTE_NS:
@@ -73,11 +75,13 @@ class StatusLine:
             "lateness_p99_ms": _round(getattr(microphone, "lateness_p99_ms", None)),
         }
 
-    def _of_process(self, heat: Heat | None) -> dict[str, Any]:
+    def _of_process(self, now_ns: int, heat: Heat | None) -> dict[str, Any]:
+        if now_ns - self._rss_ns >= RSS_NS:
+            self._rss_ns, self._rss_mb = now_ns, rss_mb()
         cpu_s, wall_s = time.process_time(), time.perf_counter()
         share = (cpu_s - self._cpu_s) / max(1e-9, wall_s - self._wall_s)
         self._cpu_s, self._wall_s = cpu_s, wall_s
-        return {"rss_mb": rss_mb(), "cpu_percent": round(100 * share, 1), "temperature_c": _round(None if heat is None else heat.celsius)}
+        return {"rss_mb": self._rss_mb, "cpu_percent": round(100 * share, 1), "temperature_c": _round(None if heat is None else heat.celsius)}
 
 
 def counts(sink: Sink) -> dict[str, Any]:

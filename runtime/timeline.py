@@ -65,7 +65,8 @@ class Timeline:
 
     def begun(self, ns: int) -> int:
         """How many ticks lie before `ns`, at least 0: they cannot take a frame of that time any more."""
-        return max(self.ended(ns - 1) + 1, 0)
+        begun = ((2 * ns - 1) * self.rate_hz - 1) // (2 * NS_PER_S) + 1  # ended(ns - 1) + 1
+        return begun if begun > 0 else 0
 
     def ended_samples(self, samples: int) -> int:
         """How many ticks have all their samples before index `samples`: the greatest n with first_sample(n) <= samples."""

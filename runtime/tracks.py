@@ -21,14 +21,16 @@ _NOBODY = -(1 << 63)
 
 
 class TrackWindows:
-    """The newest `rows` ticks, for windows of `window` ticks of at most `most` faces with `dim` features each.
+    """The newest `rows` ticks, for windows of `window` ticks. `features`, float32 [most, dim], is where a tick's lie when it is pushed.
 
     With `joined`, all faces are one window, whatever their tracks; `most` is 1 then.
     """
 
-    def __init__(self, rows: int, window: int, dim: int, most: int, joined: bool) -> None:
-        self.rows, self._window, self._dim, self._most, self._joined = rows, window, dim, most, joined
-        self._features = FeatureWindow(rows, most * dim)
+    def __init__(self, features: NDArray[np.float32], rows: int, window: int, joined: bool) -> None:
+        most, self._dim = features.shape
+        self.rows, self._window, self._most, self._joined = rows, window, most, joined
+        self._features = FeatureWindow(rows, features.size)
+        self._push = self._features.push_from(features)
         self._every = np.arange(window)
         # as FeatureWindow does it: every row twice, so that the newest are one block
         self._numbers = np.full((2 * rows, most), _NOBODY, np.int64)
@@ -36,18 +38,13 @@ class TrackWindows:
         self._seen: deque[tuple[Seen, ...]] = deque([()] * rows, maxlen=rows)
         self._at = 0
 
-    def push(self, features: NDArray[np.float32], seen: tuple[Seen, ...]) -> None:
-        """The next tick: float32 [n, dim] and the n faces, largest first; no faces, and `features` is not looked at."""
-        most, numbers = self._most, self._flat
+    def push(self, seen: tuple[Seen, ...]) -> None:
+        """The next tick and its faces, largest first; the features of so many are taken."""
+        most, numbers, n = self._most, self._flat, len(seen)
         at = self._at * most
         for item in range(most):
-            numbers[at + item] = numbers[at + item + self.rows * most] = seen[item][0].track if item < len(seen) else _NOBODY
-        if seen:
-            slot = self._features.slot()
-            (slot if features.size == slot.size else slot[: features.size])[:] = features.reshape(-1)
-            self._features.commit()
-        else:
-            self._features.skip()
+            numbers[at + item] = numbers[at + item + self.rows * most] = seen[item][0].track if item < n else _NOBODY
+        self._push(n * self._dim)
         self._at = (self._at + 1) % self.rows
         self._seen.append(seen)
 

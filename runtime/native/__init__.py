@@ -105,18 +105,20 @@ class Cropper:
     def __init__(self, out: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> None:
         self._out = _check_out(out)
         self._like: object = None  # format, shape, strides and type of the frames that _image describes
-        self._image, self._box, self._norm = Image(), Box(), _norm(tuple(mean), tuple(std))
+        self._image, self._norm = Image(), _norm(tuple(mean), tuple(std))
+        box = Box()
+        self._box = memoryview(box).cast("B").cast("d")  # single numbers are written faster there
         # without declared arguments, and with ctypes' own: nothing to convert, which would take as long as a small crop
         function = load()["sage_crop"]
         function.restype = ctypes.c_int32
-        references = (ctypes.byref(each) for each in (self._image, self._box, self._norm))
+        references = (ctypes.byref(each) for each in (self._image, box, self._norm))
         sides = ctypes.c_int32(out.shape[2]), ctypes.c_int32(out.shape[1])
         self._call: Callable[[], int] = partial(function, *references, ctypes.c_void_p(address(out)), *sides)
 
     def __call__(self, pixels: NDArray[np.uint8], box: Rectangle, format: str) -> None:
         """As `crop`. Raises NativeError."""
         image, here = self._image, self._box
-        here.x, here.y, here.width, here.height = box
+        here[0], here[1], here[2], here[3] = box
         like, alive = (format, pixels.shape, pixels.strides, pixels.dtype), None
         if like == self._like:
             before = image.data
@@ -196,7 +198,7 @@ class AudioRing:
 class FeatureWindow:
     """The newest `rows` rows of float32 [dim], always one contiguous block, oldest first; rows not yet pushed are zeros.
 
-    Views stay valid memory for ever but change with the next `commit`, `push` or `skip`. For one thread at a time.
+    Views stay valid memory for ever but change with the next row. For one thread at a time.
     """
 
     def __init__(self, rows: int, dim: int) -> None:
@@ -205,25 +207,24 @@ class FeatureWindow:
         self._pointer = self._handle.pointer
         memory = (ctypes.c_float * (2 * rows * dim)).from_address(load().sage_window_buffer(self._pointer))
         memory._handle = self._handle  # type: ignore[attr-defined]
-        self._slot, self._commit = (partial(load()[name], self._pointer) for name in ("sage_window_slot", "sage_window_commit"))
         self._buffer: NDArray[np.float32] = np.ctypeslib.as_array(memory).reshape(2 * rows, dim)
-
-    def slot(self) -> NDArray[np.float32]:
-        """Where to write the next row, float32 [dim]; it enters the window with `commit()`. Its old content is undefined."""
-        row: NDArray[np.float32] = self._buffer[self._slot()]
-        return row
-
-    def commit(self) -> None:
-        """Take what was written into `slot()` as the newest row."""
-        if code := self._commit():
-            check(code, "commit of a row")
 
     def push(self, row: NDArray[np.float32]) -> None:
         """Append one row, float32 [dim]."""
-        if row.shape != (self.dim,):
-            raise NativeError(f"push of a row of shape {row.shape}: expected ({self.dim},)")
-        self.slot()[:] = row
-        self.commit()
+        self.push_from(row)(self.dim)
+
+    def push_from(self, source: NDArray[np.float32]) -> Callable[[int], None]:
+        """What appends one row at each call: as many floats as it is told of what is in `source`, float32 of `dim` elements, then, and zeros."""
+        if source.dtype != np.float32 or source.size != self.dim or not source.flags.c_contiguous:
+            raise NativeError(f"rows from {source.dtype} {source.shape}: expected C-contiguous float32 of {self.dim} elements")
+        # without declared arguments, as in Cropper
+        call: Callable[[int], int] = partial(load()["sage_window_push"], self._pointer, ctypes.c_void_p(address(source)))
+
+        def push(n: int, alive: object = source) -> None:
+            if code := call(n):
+                check(code, f"push of {n} floats to a window of {self.dim} wide rows")
+
+        return push
 
     def skip(self, n: int = 1) -> None:
         """Append `n` rows of zeros."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sage_edge.runtime.errors import NativeError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 NAME = "libsage.dylib" if sys.platform == "darwin" else "libsage.so"
 
 
@@ -113,6 +113,7 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sage_window_start": (_I32, (_HANDLE,)),
     "sage_window_slot": (_I32, (_HANDLE,)),
     "sage_window_commit": (_I32, (_HANDLE,)),
+    "sage_window_push": (_I32, (_HANDLE, _ADDRESS, _I32)),
     "sage_window_skip": (_I32, (_HANDLE, _I64)),
     "sage_crop": (_I32, (_IMAGE, _BOX, _NORM, _ADDRESS, _I32, _I32)),
     "sage_resize": (_I32, (_IMAGE, _BOX, _ADDRESS, _I32, _I32)),

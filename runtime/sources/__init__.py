@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from ..notice import Notice
 
 
-@dataclass(frozen=True)
-class FrameEvent:
+class FrameEvent(NamedTuple):
     """One picture. `pixels` is uint8 in `format`: "rgb" or "bgr" [H, W, 3], "nv12" [H * 3 / 2, W], "yuyv" [H, W, 2]."""
 
     t_ns: int
@@ -25,8 +24,7 @@ class FrameEvent:
     format: str
 
 
-@dataclass(frozen=True)
-class AudioEvent:
+class AudioEvent(NamedTuple):
     """Sound that starts at `t_ns`: `samples` is float32 [n] mono, nominally in [-1, 1]."""
 
     t_ns: int

@@ -295,7 +295,7 @@ class LiveCamera:
                     self.counts.stale += 1
                     return
                 self._live(opening, now_ns)
-            if watch.changed:
+            if watch.news:
                 self._notices += [Notice(now_ns, "camera_changed", f"{self.uri} {change}") for change in watch.changes()]
             if self._frame is None or not self._keep_all:
                 self._put(event)

@@ -106,26 +106,31 @@ class Steady:
 
     def _release(self, time_ns: TimeOf) -> list[AudioEvent]:
         events: list[AudioEvent] = []
-        while len(self._held):
-            if self._taken == self._look:
-                late_ns = self._late_ns(time_ns)
-                if abs(late_ns) > LEAP_NS:
-                    events += self._leap(late_ns)
-                elif abs(late_ns) > DEADBAND_NS:
-                    if len(self._held) < RAMP + 1:
+        fit = 0  # of _held: where they belong
+        while fit < len(self._held):
+            if self._taken + fit == self._look:
+                late_ns = self._late_ns(time_ns, fit)
+                if abs(late_ns) > DEADBAND_NS:
+                    self._move(fit)
+                    fit = 0
+                    if abs(late_ns) > LEAP_NS:
+                        events += self._leap(late_ns)
+                    elif len(self._held) > RAMP:
+                        self._slip(1 if late_ns > 0 else -1)
+                    else:
                         break
-                    self._slip(1 if late_ns > 0 else -1)
                 self._look += BLOCK
-            self._move(min(len(self._held), self._look - self._taken))
+            fit = min(len(self._held), self._look - self._taken)
+        self._move(fit)
         return events + self._event()
 
-    def _late_ns(self, time_ns: TimeOf) -> int:
-        """How much later than its place on the grid the next sample was."""
-        whole, part = divmod(self._taken * self._rate_hz, SAMPLE_RATE_HZ)
+    def _late_ns(self, time_ns: TimeOf, ahead: int) -> int:
+        """How much later than its place on the grid the sample `ahead` after the next was."""
+        whole, part = divmod((self._taken + ahead) * self._rate_hz, SAMPLE_RATE_HZ)
         t_ns = time_ns(self._start + whole) + part * NS_PER_S // (SAMPLE_RATE_HZ * self._rate_hz)
         if self._next is None:
             self._next = round(t_ns / PERIOD_NS)
-        return t_ns - (self._next - self._skip) * PERIOD_NS
+        return t_ns - (self._next - self._skip + ahead) * PERIOD_NS
 
     def _leap(self, late_ns: int) -> list[AudioEvent]:
         assert self._next is not None

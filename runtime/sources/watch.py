@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ..ticks import NS_PER_S
 
 _LOOK_NS = 100_000_000  # frames that follow closer are not looked at, but for their size
-_LINES, _LINE = 32, 64  # what is compared first: so many stretches of so many bytes; a whole picture only when those are the same
+_GLANCE = 256  # bytes from the middle that are compared first: a whole picture only when those are the same
+_LINES, _LINE = 32, 64  # what is black there is black when so many stretches of so many bytes all over the picture are
 _BLACK_RGB, _BLACK_LUMA = 12, 28  # levels, of 255; luma of limited range begins at 16
 _STILL = 30  # times the patience with a picture that opening again has not changed: a scene in which nothing moves looks like that, too
 _PERIOD_SHARE = 0.1  # of one interval in the running mean
@@ -42,11 +43,12 @@ class Watch:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
-        self._changes: list[str] = []
+        self.news: list[str] = []
+        """What `changes` will say."""
         self._shape: tuple[int, ...] | None = None
         self._size: tuple[int, int] | None = None
         self._pixels: NDArray[np.uint8] | None = None
-        self._sample = b""
+        self._glance = b""
         self._black = False
         self._new = True
         self._still = False
@@ -85,13 +87,16 @@ class Watch:
 
     def _look(self, t_ns: int, pixels: NDArray[np.uint8], format: str, first: bool) -> None:
         self._looked_ns, self._unseen = t_ns, 0
-        sample, black = _sample(pixels, format)
+        flat = pixels.reshape(-1)
+        middle = flat.size // 2 & ~3
+        glance = flat[middle : middle + _GLANCE].tobytes()
+        black = _dark(glance, format) and _dark(_all_over(flat, format), format)
         before = self._pixels
-        self._new = black or before is None or sample != self._sample or pixels.shape != before.shape or not np.array_equal(pixels, before)
+        self._new = black or before is None or glance != self._glance or pixels.shape != before.shape or not np.array_equal(pixels, before)
         self._still = not self._new and (first or self._still)
         if self._new:
             self._new_ns = t_ns
-        self._pixels, self._sample = pixels, sample
+        self._pixels, self._glance = pixels, glance
         self._note_black(t_ns, black)
 
     def overdue(self, t_ns: int) -> str | None:
@@ -108,42 +113,39 @@ class Watch:
             return f"gave the same picture for {same_s:.1f} s"
         return None
 
-    @property
-    def changed(self) -> bool:
-        """There is something for `changes` to say."""
-        return bool(self._changes)
-
     def changes(self) -> list[str]:
         """What somebody should be told since the last call: another size, black, light again."""
-        changes, self._changes = self._changes, []
+        changes, self.news = self.news, []
         return changes
 
     def _note_size(self, pixels: NDArray[np.uint8], format: str) -> None:
         self._shape = pixels.shape
         height, width = (pixels.shape[0] * 2 // 3 if format == "nv12" else pixels.shape[0]), pixels.shape[1]
         if self._size is not None and self._size != (width, height):
-            self._changes.append(f"its pictures are {width} x {height} now, were {self._size[0]} x {self._size[1]}")
+            self.news.append(f"its pictures are {width} x {height} now, were {self._size[0]} x {self._size[1]}")
         self._size = width, height
 
     def _note_black(self, t_ns: int, black: bool) -> None:
         if not black:
             self._lit_ns = t_ns
             if self._black:
-                self._changes.append("gives pictures again")
+                self.news.append("gives pictures again")
             self._black = False
         elif not self._black and (t_ns - self._lit_ns) / NS_PER_S > self.limits.black_s:
             self._black = True
-            self._changes.append("gives nothing but black; is its lens covered?")
+            self.news.append("gives nothing but black; is its lens covered?")
 
 
-def _sample(pixels: NDArray[np.uint8], format: str) -> tuple[bytes, bool]:
-    """Some bytes from all over the picture, and whether they are all black."""
-    flat = pixels.reshape(-1)
-    if format == "nv12":
-        flat = flat[: flat.size * 2 // 3]
-    step = flat.size // _LINES & ~1
-    start = step // 3 & ~1
-    few = flat[: _LINES * step].reshape(_LINES, step)[:, start : start + _LINE]
-    luma = few[:, ::2] if format == "yuyv" else few
+def _dark(sample: bytes, format: str) -> bool:
+    """Whether all of these bytes, which begin with a whole pixel where its luma lies apart, are black."""
+    luma = sample[::2] if format == "yuyv" else sample
     most = _BLACK_RGB if format in ("rgb", "bgr") else _BLACK_LUMA
-    return few.tobytes(), bool(luma.size) and luma[0, 0] <= most and int(luma.max()) <= most
+    return bool(luma) and luma[0] <= most and max(luma) <= most
+
+
+def _all_over(flat: NDArray[np.uint8], format: str) -> bytes:
+    """Some bytes from all over a picture, of nv12's luma alone."""
+    size = flat.size * 2 // 3 if format == "nv12" else flat.size
+    step = size // _LINES & ~1
+    start = step // 3 & ~1
+    return flat[: _LINES * step].reshape(_LINES, step)[:, start : start + _LINE].tobytes()

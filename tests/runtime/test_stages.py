@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -83,9 +84,12 @@ def test_since_a_copy_is_as_if_counted_alone(first: list[int], second: list[int]
     for value in second:
         stages.add("crop", value)
         alone.add("crop", value)
-    found, expected = stages.since(before)["crop"], alone["crop"]
-    assert (found.count, found.total_ns, found._bins) == (expected.count, expected.total_ns, expected._bins)
-    assert found.max_ns == pytest.approx(expected.max_ns, rel=0.016, abs=1)
+    found, expected = stages.summary(before), alone.summary()
+    assert list(found) == list(expected) == (["crop"] if second else [])
+    for name, summary in found.items():
+        # the longest is known to a bin, and a percentile is not above the longest
+        assert asdict(summary) == pytest.approx(asdict(expected[name]), rel=0.016, abs=1e-6)
+        assert (summary.count, summary.total_s) == (len(second), expected[name].total_s)
     assert before["crop"].count == len(first), "a copy stays as it is"
 
 
@@ -99,10 +103,13 @@ def test_minutes_of_a_stage_that_another_thread_counts_add_up_to_all_of_it() -> 
 
     thread = threading.Thread(target=count)
     thread.start()
-    before, minutes = Stages(), Stages()
-    while thread.is_alive() or before["hop"].count < n:
+    before, counted, total_s = Stages(), 0, 0.0
+    alive = True
+    while alive:
+        alive = thread.is_alive()  # one copy more when it has ended
         now = stages.copy()
-        minutes.merge(now.since(before))
-        before = now
-    assert minutes.summary() == stages.summary()
-    assert minutes["hop"].count == sum(minutes["hop"]._bins) == n
+        minute = now.summary(before).get("hop", Histogram().summary())
+        counted, total_s, before = counted + minute.count, total_s + minute.total_s, now
+    assert counted == sum(before["hop"]._bins) == n
+    assert total_s == pytest.approx(stages.summary()["hop"].total_s)
+    assert before["hop"].percentile_ns(0.5) == hop.percentile_ns(0.5)

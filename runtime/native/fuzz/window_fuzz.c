@@ -1,4 +1,4 @@
-/* Commits and skips in any order: the block always holds the newest rows, oldest first, and the slot lies outside it. */
+/* Commits, pushes and skips in any order: the block always holds the newest rows, oldest first, and the slot lies outside it. */
 #include "bytes.h"
 #include "sage.h"
 
@@ -18,7 +18,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             int32_t slot = sage_window_slot(window), start = sage_window_start(window);
             HOLDS(slot >= 0 && slot < 2 * rows && (slot < start || slot >= start + rows));
             for (int32_t k = 0; k < dim; k++) buffer[(int64_t)slot * dim + k] = (float)(count + 1 + k);
-            HOLDS(sage_window_commit(window) == SAGE_OK);
+            float *row = buffer + (int64_t)slot * dim;
+            int32_t n = take_between(&from, -1, dim + 1);
+            code = sage_window_push(window, row, n < 0 || n > dim ? n : dim);
+            HOLDS(code == (n < 0 || n > dim ? SAGE_E_SIZE : SAGE_OK));
+            if (code) HOLDS(sage_window_commit(window) == SAGE_OK);
             history[count] = (float)(count + 1);
             count++;
         } else {

@@ -31,7 +31,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a prototype, a struct or a meaning below changes; a binding refuses any other. */
-#define SAGE_ABI_VERSION 2
+#define SAGE_ABI_VERSION 3
 
 enum {
     SAGE_OK = 0,
@@ -296,6 +296,9 @@ SAGE_API int32_t sage_window_slot(const sage_window *window);
 
 /* Take the row in the slot as the newest. Errors: NULL. */
 SAGE_API int32_t sage_window_commit(sage_window *window);
+
+/* Append one row: n floats, 0 <= n <= dim, then zeros. `row` may lie in the slot, and may be NULL when n is 0. Errors: NULL, SIZE. */
+SAGE_API int32_t sage_window_push(sage_window *window, const float *row, int32_t n);
 
 /* Append n >= 0 rows of zeros. Errors: NULL, SIZE. */
 SAGE_API int32_t sage_window_skip(sage_window *window, int64_t n);

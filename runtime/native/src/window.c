@@ -48,6 +48,15 @@ int32_t sage_window_commit(sage_window *window) {
     return SAGE_OK;
 }
 
+int32_t sage_window_push(sage_window *window, const float *row, int32_t n) {
+    if (!window || (!row && n)) return SAGE_E_NULL;
+    if (n < 0 || n > window->dim) return SAGE_E_SIZE;
+    float *slot = window->buffer + ((size_t)window->next + (size_t)window->rows) * (size_t)window->dim;
+    if (n) memmove(slot, row, (size_t)n * sizeof *slot);
+    memset(slot + n, 0, (size_t)(window->dim - n) * sizeof *slot);
+    return sage_window_commit(window);
+}
+
 int32_t sage_window_skip(sage_window *window, int64_t n) {
     if (!window) return SAGE_E_NULL;
     if (n < 0) return SAGE_E_SIZE;

@@ -52,7 +52,7 @@ int main(void) {
         CHECK(sage_ring_push(ring, out, CHUNK) >= 0 && sage_ring_read(ring, 0, out, CHUNK) >= 0 && sage_ring_written(ring) > 0);
         CHECK(!sage_clock_add(clock, tick * CHUNK, t_ns) && !sage_clock_time(clock, tick, &at_ns) && !sage_clock_read(clock, &state));
         CHECK(!sage_histogram_add(histogram, t_ns) && !sage_histogram_read(histogram, &totals) && sage_window_slot(window) >= 0);
-        CHECK(!sage_window_commit(window) && sage_window_start(window) >= 0 && sage_window_buffer(window));
+        CHECK(!sage_window_commit(window) && !sage_window_push(window, out, DIM) && sage_window_start(window) >= 0 && sage_window_buffer(window));
         if (tick % 50) continue;
         sage_slot_frame frame;
         CHECK(sage_slot_begin(slot) && !sage_slot_commit(slot, t_ns, tick) && sage_slot_take(slot, &frame) == 1);

@@ -90,8 +90,11 @@ static void window(void) {
     CHECK(sage_window_create(0, 2, &none) == SAGE_E_SIZE && sage_window_create(2, -1, &none) == SAGE_E_SIZE);
     CHECK(sage_window_create(1 << 20, 1 << 20, &none) == SAGE_E_SIZE && !none);
     CHECK(!sage_window_buffer(NULL) && sage_window_start(NULL) == SAGE_E_NULL && sage_window_slot(NULL) == SAGE_E_NULL);
-    CHECK(sage_window_commit(NULL) == SAGE_E_NULL && sage_window_skip(NULL, 1) == SAGE_E_NULL);
+    CHECK(sage_window_commit(NULL) == SAGE_E_NULL && sage_window_skip(NULL, 1) == SAGE_E_NULL && sage_window_push(NULL, NULL, 0) == SAGE_E_NULL);
     CHECK(sage_window_create(3, 2, &made) == SAGE_OK && sage_window_skip(made, -1) == SAGE_E_SIZE && sage_window_start(made) == 0);
+    float row[3] = {1, 2, 3};
+    CHECK(sage_window_push(made, row, 3) == SAGE_E_SIZE && sage_window_push(made, row, -1) == SAGE_E_SIZE);
+    CHECK(sage_window_push(made, NULL, 2) == SAGE_E_NULL && sage_window_start(made) == 0);
     sage_window_destroy(made);
     sage_window_destroy(NULL);
 }

@@ -61,6 +61,14 @@ int main(void) {
                 CHECK(sage_window_skip(window, n) == SAGE_OK);
                 block_is(window, rows, dim, newest + n, newest + 1);
             }
+            for (int32_t n = 0; n <= dim; n++) { /* a row of n floats, then zeros; from elsewhere, and from the slot itself */
+                float row[64], *slot = sage_window_buffer(window) + (int64_t)sage_window_slot(window) * dim;
+                for (int32_t c = 0; c < dim; c++) row[c] = slot[c] = value(n, c);
+                CHECK(sage_window_push(window, n % 2 ? row : slot, n) == SAGE_OK);
+                const float *block = sage_window_buffer(window) + (int64_t)sage_window_start(window) * dim;
+                for (int32_t c = 0; c < dim; c++) CHECK(block[(rows - 1) * dim + c] == (c < n ? value(n, c) : 0.0f));
+            }
+            CHECK(sage_window_push(window, NULL, 0) == SAGE_OK);
             CHECK(sage_window_skip(window, INT64_MAX) == SAGE_OK);
             block_is(window, rows, dim, 0, INT64_MIN);
             sage_window_destroy(window);

@@ -13,29 +13,27 @@ from hypothesis import strategies as st
 from sage_edge.runtime.errors import NativeError
 from sage_edge.runtime.native import FeatureWindow
 
-STEPS = st.lists(st.tuples(st.sampled_from(["push", "slot", "skip"]), st.integers(0, 15)), max_size=40)
-
 
 @settings(max_examples=100, deadline=None)
 @given(
     rows=st.integers(1, 12),
     dim=st.integers(1, 9),
-    steps=st.lists(st.tuples(st.sampled_from(["push", "slot", "skip"]), st.integers(0, 15)), max_size=40),
+    steps=st.lists(st.tuples(st.sampled_from(["push", "push_from", "skip"]), st.integers(0, 15)), max_size=40),
 )
 def test_window_is_its_twin(rows: int, dim: int, steps: list[tuple[str, int]]) -> None:
     window, twin = FeatureWindow(rows, dim), twins.Window(rows, dim)
+    source = np.zeros((1, dim), np.float32)
+    push = window.push_from(source)
     assert np.array_equal(window.view(), twin.view())
     for k, (step, n) in enumerate(steps):
         row = np.arange(dim, dtype=np.float32) + 100 * (k + 1)
         if step == "push":
             window.push(row)
             twin.push(row)
-        elif step == "slot":
-            slot, before = window.slot(), window.view()
-            slot[:] = row
-            assert np.array_equal(before, twin.view()), "writing into the slot changed the view"
-            window.commit()
-            twin.push(row)
+        elif step == "push_from":
+            source[0] = row
+            push(n % (dim + 1))
+            twin.push(np.where(np.arange(dim) < n % (dim + 1), row, np.float32(0)))
         else:
             window.skip(n)
             for _ in range(n):
@@ -71,7 +69,12 @@ def test_wrong_use() -> None:
     with pytest.raises(NativeError, match="SAGE_E_SIZE"):
         FeatureWindow(0, 4)
     window = FeatureWindow(2, 4)
-    with pytest.raises(NativeError, match=r"expected \(4,\)"):
-        window.push(np.zeros(3, np.float32))
+    for row in (np.zeros(3, np.float32), np.zeros(4), np.zeros(8, np.float32)[::2]):
+        with pytest.raises(NativeError, match="expected C-contiguous float32 of 4 elements"):
+            window.push(row)
+    for n in (-1, 5):
+        with pytest.raises(NativeError, match=f"push of {n} floats to a window of 4 wide rows: .*SAGE_E_SIZE"):
+            window.push_from(np.zeros(4, np.float32))(n)
+    assert not window.view().any(), "what was refused has changed nothing"
     with pytest.raises(NativeError, match="skip of -1 rows"):
         window.skip(-1)
