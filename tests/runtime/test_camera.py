@@ -246,12 +246,13 @@ class Stuck:
     def __init__(self, let_go: threading.Event) -> None:
         self.granted = {"width": 160, "height": 120, "rate_hz": 30.0, "fourcc": None}
         self.damaged = self.skipped = 0
-        self._let_go, self._given = let_go, False
+        self._let_go, self._given, self.hangs = let_go, False, False
 
     def read(self) -> FrameEvent | None:
         if not self._given:
             self._given = True
             return FrameEvent(MonotonicClock().now_ns(), numbered(1), "bgr")
+        self.hangs = True
         self._let_go.wait()
         return None
 
@@ -270,7 +271,7 @@ def test_a_read_that_hangs_never_hangs_the_caller_nor_grows_without_end() -> Non
     camera = LiveCamera(CameraUri("v4l2:///dev/video9", "v4l2", "/dev/video9"), MonotonicClock(), opener, QUICK)
     camera.start()
     assert until(lambda: camera.state == "stalled")
-    assert until(lambda: len(made) == 2), "it is opened again beside the thread that hangs"
+    assert until(lambda: len(made) == 2 and made[1].hangs), "it is opened again beside the thread that hangs"
     camera.close()
     hung = [thread for thread in threading.enumerate() if thread.name == "capture"]
     assert len(hung) == len(made), "close came back although they still hang"
