@@ -186,7 +186,10 @@ class Systemd:
 
     def _answer(self, link: socket.socket) -> None:
         with link, contextlib.suppress(OSError):
-            words = json.loads(link.makefile().readline())
+            line = link.makefile().readline()
+            if not line:  # who asked was killed before it said what
+                return
+            words = json.loads(line)
             self.calls.append(words)
             link.sendall(json.dumps(self._do(words)).encode() + b"\n")
 
