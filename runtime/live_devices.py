@@ -227,6 +227,7 @@ class _Loop:
             behind = self._behind()
             if behind:
                 session.set_hop(behind)
+                due_ns = session.due_ns
         frame = None if self._camera is None else self._camera.newest()  # before a hop can hold up this turn: it is to be no newer than the turn
         now_ns = self._now_ns
         if now_ns >= due_ns + self._sound_ns or now_ns - self._fetched_ns >= HEAR_NS:
@@ -235,7 +236,7 @@ class _Loop:
         if frame is not None:
             self._look(frame)
         ready_ns = self._ready_ns()
-        if ready_ns >= session.due_ns:
+        if ready_ns >= due_ns:  # as it was before this turn's frame and sound: at worst once more than needed
             session.advance(ready_ns)
         if behind:
             session.set_hop(self._degrader.level.hop)

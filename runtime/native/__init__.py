@@ -105,9 +105,10 @@ class Cropper:
     def __init__(self, out: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> None:
         self._out = _check_out(out)
         self._like: object = None  # format, shape, strides and type of the frames that _image describes
-        self._image, self._norm = Image(), _norm(tuple(mean), tuple(std))
-        box = Box()
-        self._box = memoryview(box).cast("B").cast("d")  # single numbers are written faster there
+        self._image, box, self._norm = Image(), Box(), _norm(tuple(mean), tuple(std))
+        # single numbers are written faster there
+        self._box, self._places = memoryview(box).cast("B").cast("d"), memoryview(self._image).cast("B").cast("q")
+        self._chroma: int | None = None  # how far behind the luma it lies, where there is any
         # without declared arguments, and with ctypes' own: nothing to convert, which would take as long as a small crop
         function = load()["sage_crop"]
         function.restype = ctypes.c_int32
@@ -117,18 +118,18 @@ class Cropper:
 
     def __call__(self, pixels: NDArray[np.uint8], box: Rectangle, format: str) -> None:
         """As `crop`. Raises NativeError."""
-        image, here = self._image, self._box
+        image, here, places = self._image, self._box, self._places
         here[0], here[1], here[2], here[3] = box
         like, alive = (format, pixels.shape, pixels.strides, pixels.dtype), None
         if like == self._like:
-            before = image.data
-            image.data = data = address(pixels)
-            if image.chroma:
-                image.chroma += data - before
+            places[0] = data = address(pixels)
+            if self._chroma is not None:
+                places[1] = data + self._chroma
         else:
             found, alive = _image(pixels, format)
             ctypes.pointer(image)[0] = found
             self._like = like if _as_it_lies(found, pixels) else None
+            self._chroma = found.chroma - found.data if found.chroma else None
         code = self._call()
         if code:
             check(code, f"crop of box {tuple(box)} from a {image.width}x{image.height} {format} frame")
