@@ -221,7 +221,7 @@ class FeatureWindow:
         # without declared arguments, as in Cropper
         call: Callable[[int], int] = partial(load()["sage_window_push"], self._pointer, ctypes.c_void_p(address(source)))
 
-        def push(n: int, alive: object = source) -> None:
+        def push(n: int, alive: object = (self._handle, source)) -> None:
             if code := call(n):
                 check(code, f"push of {n} floats to a window of {self.dim} wide rows")
 

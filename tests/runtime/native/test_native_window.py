@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import native_twins as twins
 import numpy as np
@@ -63,6 +64,18 @@ def test_a_view_outlives_its_window() -> None:
     for other in filler:
         other.push(np.full(3, 9, np.float32))
     assert view[-1].tolist() == [1, 1, 1]
+
+
+def test_what_pushes_keeps_the_window() -> None:
+    window = FeatureWindow(4, 3)
+    push, handle = window.push_from(np.ones(3, np.float32)), weakref.ref(window._handle)
+    del window
+    gc.collect()
+    push(3)
+    assert handle() is not None
+    del push
+    gc.collect()
+    assert handle() is None
 
 
 def test_wrong_use() -> None:
