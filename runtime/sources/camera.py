@@ -105,7 +105,7 @@ class LiveCamera:
         self._over = self._closing = self._lived = False
         self._refusal: SourceError | None = None
         self._said: str | None = None
-        self._wake = threading.Event()  # for the keeper: something has ended
+        self._wake = Bell()  # for the keeper: something has ended
         self._settled = threading.Event()  # for start: the first opening has worked, or has not
         self._keeper: threading.Thread | None = None
         self._hung: list[threading.Thread] = []
@@ -157,7 +157,7 @@ class LiveCamera:
             self._closing, self._current = True, None
             self._came.ring()
             self._went.ring()
-        self._wake.set()
+            self._wake.ring()
         if self._keeper is not None:
             self._keeper.join(4 * _LET_GO_S)
         with self._lock:
@@ -207,7 +207,6 @@ class LiveCamera:
         now_ns = self._clock.now_ns()
         while not self._closing:
             self._wake.wait(nap_s)
-            self._wake.clear()
             with self._lock:
                 before_ns, now_ns = now_ns, self._clock.now_ns()
                 if opening.error is not None:
@@ -246,7 +245,6 @@ class LiveCamera:
         end_ns = self._clock.now_ns() + round(seconds * NS_PER_S)
         while not self._closing and (left_ns := end_ns - self._clock.now_ns()) > 0:
             self._wake.wait(left_ns / NS_PER_S)
-            self._wake.clear()
 
     # ---- the capture thread: one for each opening
 
@@ -270,7 +268,8 @@ class LiveCamera:
                     reader.close()
             finally:
                 opening.done.set()
-                self._wake.set()
+                with self._lock:
+                    self._wake.ring()
 
     def _opened(self, opening: _Opening, reader: Reader) -> None:
         opening.reader = reader
