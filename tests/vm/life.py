@@ -71,7 +71,13 @@ def _first_boot(machine: Machine, report: Report) -> None:
 
 
 def _ready(machine: Machine, report: Report) -> None:
-    wait_until(f"{SERVICE} to be active", lambda: unit_property(machine, SERVICE, "ActiveState") == "active", 600)
+    def up() -> bool:
+        facts = unit_properties(machine, SERVICE, "ActiveState", "NRestarts")
+        if facts["NRestarts"] != "0":
+            raise Failure(f"the service did not start: {said(machine, SERVICE).strip()[-400:]}")
+        return facts["ActiveState"] == "active"
+
+    wait_until(f"{SERVICE} to be active", up, 600)
     facts = unit_properties(machine, SERVICE, "ActiveState", "Type", "MainPID", "NRestarts", "StatusText", "WatchdogUSec", "MemoryCurrent")
     report.saw("\n".join(f"{key}={value}" for key, value in facts.items()))
     report.saw(machine.sh(f"stat -c 'user %U' /proc/{facts['MainPID']}; grep -E 'Vm(RSS|HWM)' /proc/{facts['MainPID']}/status"))

@@ -47,7 +47,7 @@ class Stream:
             return sum(bool(fits(line)) for line in seen) >= count
 
         try:
-            wait_until(what, enough, seconds, every_s=2.0)
+            wait_until(what, enough, seconds, every_s=1.0)
         except Failure as failure:
             last = next((line for line in reversed(seen) if is_estimate(line)), None)
             raise Failure(f"{failure}; {len(seen)} lines came, the last estimate was {json.dumps(last)}") from None
