@@ -34,7 +34,7 @@ def pack(folder: Path, out: Path) -> Path:
     try:
         with (
             open(work, "wb") as raw,
-            gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0) as packed,
+            gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=4, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
         ):
             # what is asked before anything is unpacked comes first

@@ -23,8 +23,11 @@ PYTHON = "3.11"
 """Debian 12's."""
 LOOP = "site/sage_edge/runtime/live_devices.py"
 """What crashes: where estimates are emitted."""
-UNUSED = ("site/av/", "site/av.libs/")
-"""PyAV plays files and streams, which nobody does here; an emulated core unpacks 10 MB a second."""
+UNUSED = (
+    *("site/av/", "site/av.libs/", "site/onnxruntime/quantization/", "site/onnxruntime/tools/", "site/onnxruntime/transformers/"),
+    *("site/numpy/distutils/", "site/numpy/f2py/"),
+)
+"""What plays files, prepares models and builds extensions, which nobody does here; an emulated core unpacks 10 MB a second."""
 _EMIT = b"    def _emit(self) -> None:\n"
 
 
