@@ -40,13 +40,12 @@ class StageSummary:
 class Histogram:
     """Counts of durations in logarithmic bins."""
 
-    __slots__ = ("_bins", "_counts", "count", "max_ns", "min_ns", "total_ns")
+    __slots__ = ("_bins", "_counts", "count", "max_ns", "total_ns")
 
     def __init__(self) -> None:
         self._bins = array("q", bytes(8 * _BINS))
         self._counts: NDArray[np.int64] = np.frombuffer(self._bins, np.int64)  # the same, for sums of them; single ones are counted faster above
         self.count = self.total_ns = self.max_ns = 0
-        self.min_ns = 1 << _TOP
 
     def add(self, ns: int) -> None:
         """Count one duration; a negative one counts as 0."""
@@ -56,8 +55,6 @@ class Histogram:
         self.total_ns += ns
         if ns > self.max_ns:
             self.max_ns = ns
-        if ns < self.min_ns:
-            self.min_ns = ns
         shift = ns.bit_length() - _FINE - 1  # as `_bin`, which is a call more
         self._bins[ns if shift <= 0 else (shift << _FINE) + (ns >> shift) if shift < _TOP - _FINE else _BINS - 1] += 1
 
@@ -66,7 +63,7 @@ class Histogram:
         self._counts += other._counts  # first: what another thread counts meanwhile is not to be above max_ns
         self.count += other.count
         self.total_ns += other.total_ns
-        self.max_ns, self.min_ns = max(self.max_ns, other.max_ns), min(self.min_ns, other.min_ns)
+        self.max_ns = max(self.max_ns, other.max_ns)
 
     def copy(self) -> Histogram:
         """What has been counted so far."""
@@ -80,15 +77,15 @@ class Histogram:
 
     def _percentiles_ns(self, before: Histogram | None, *shares: float) -> list[float]:
         """Of each share, and the longest, right to a bin."""
-        low, top = _bin(self.min_ns), _bin(self.max_ns) + 1
-        counts = self._counts[low:top] if before is None else self._counts[low:top] - before._counts[low:top]
+        top = _bin(self.max_ns) + 1
+        counts = self._counts[:top] if before is None else self._counts[:top] - before._counts[:top]
         sums = counts.cumsum()
-        counted = int(sums[-1]) if top > low else 0
+        counted = int(sums[-1])
         if not counted:
             return [0.0] * (len(shares) + 1)
-        *places, last = sums.searchsorted([*(max(1, -int(-share * counted // 1)) for share in shares), counted]).tolist()
-        longest = self.max_ns if low + last == _BINS - 1 else min(_edges(low + last)[1], self.max_ns)
-        return [*(min(sum(_edges(low + place)) / 2, float(self.max_ns)) for place in places), longest]
+        *bins, last = sums.searchsorted([*(max(1, -int(-share * counted // 1)) for share in shares), counted]).tolist()
+        longest = self.max_ns if last == _BINS - 1 else min(_edges(last)[1], self.max_ns)
+        return [*(min(sum(_edges(each)) / 2, float(self.max_ns)) for each in bins), longest]
 
     def summary(self, before: Histogram | None = None) -> StageSummary:
         """Count, mean, percentiles; of what has been counted since `before` was copied where that is given, `max` being right to a bin then."""
@@ -97,7 +94,7 @@ class Histogram:
             count, total_ns = count - before.count, total_ns - before.total_ns
         p50, p95, p99, longest = self._percentiles_ns(before, 0.5, 0.95, 0.99)
         mean = total_ns / count / 1e6 if count else 0.0
-        return StageSummary(count, mean, p50 / 1e6, p95 / 1e6, p99 / 1e6, (longest if before else self.max_ns) / 1e6, total_ns / 1e9)
+        return StageSummary(count, mean, p50 / 1e6, p95 / 1e6, p99 / 1e6, (self.max_ns if before is None else longest) / 1e6, total_ns / 1e9)
 
 
 def _bin(ns: int) -> int:

@@ -18,6 +18,7 @@ from .ticks import NS_PER_S
 
 MINUTE_NS = 60 * NS_PER_S
 RSS_NS = 5 * NS_PER_S
+"""So often memory is asked for: the kernel takes as long to say it as all else that is not of a stage."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

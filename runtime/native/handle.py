@@ -12,7 +12,7 @@ from sage_edge.runtime.native.library import load
 
 _DATA = object.__basicsize__
 """Where an array keeps its address: right behind the head of every object. `PyArray_DATA` compiles this into each extension that uses NumPy, so it
-is NumPy's ABI; asking its Python interface takes twenty times as long, and a live loop asks for every frame."""
+is NumPy's ABI; asking its Python interface takes five times as long, and a live loop asks for every frame."""
 
 
 def check(code: int, what: str) -> int:

@@ -38,5 +38,5 @@ def flows(machine: Machine, stream: Stream, report: Report) -> None:
     if version not in runs:
         raise Failure(f"current is {version}, and what runs is {runs!r}")
     stream.skip()
-    lines = stream.wait("new estimates", is_estimate, 240, count=2)
+    lines = stream.wait("new estimates", is_estimate, 240, count=3)
     report.saw(f"version {version}, {sum(is_estimate(line) for line in lines)} new estimates")
