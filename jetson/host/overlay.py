@@ -16,8 +16,9 @@ from pathlib import Path
 
 from ..lay_in import install_system_files, switch, system_targets
 from ..layout import Layout
-from ..release_file import Release, ReleaseError, unpack
+from ..release_file import Release, ReleaseError
 from ..settings_file import SettingsError, change_settings, parse_setting, with_settings
+from ..unpack import unpack
 from .errors import HostError
 
 PACKAGES = {

@@ -37,7 +37,7 @@ command -v sudo > /dev/null && sudo -n true 2> /dev/null && echo "sudo=yes"
 true
 """
 _MODULES = (
-    *("__init__.py", "layout.py", "release_file.py", "lay_in.py", "settings_file.py"),
+    *("__init__.py", "layout.py", "release_file.py", "unpack.py", "lay_in.py", "settings_file.py"),
     *("host/__init__.py", "host/errors.py", "host/overlay.py", "host/on_board.py"),
 )
 _REFUSALS = {

@@ -18,7 +18,7 @@ from versions import make_version
 from sage_edge.jetson import first_boot as module
 from sage_edge.jetson.first_boot import first_boot
 from sage_edge.jetson.layout import Layout
-from sage_edge.jetson.release_file import unpack
+from sage_edge.jetson.unpack import unpack
 from sage_edge.runtime.errors import BoardError
 
 ME = pwd.getpwuid(os.geteuid()).pw_name

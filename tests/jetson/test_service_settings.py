@@ -141,6 +141,6 @@ def release(tmp_path: Path) -> Path:
     from released import make_release, make_system
 
     from sage_edge.jetson.layout import Layout
-    from sage_edge.jetson.release_file import unpack
+    from sage_edge.jetson.unpack import unpack
 
     return unpack(make_release(tmp_path), Layout(make_system(tmp_path / "root")))

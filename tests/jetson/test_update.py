@@ -26,7 +26,8 @@ from sage_edge.jetson import health, update
 from sage_edge.jetson.health import Service
 from sage_edge.jetson.lay_in import point, write_beside
 from sage_edge.jetson.layout import Layout
-from sage_edge.jetson.release_file import Release, ReleaseError, unpack
+from sage_edge.jetson.release_file import Release, ReleaseError
+from sage_edge.jetson.unpack import unpack
 from sage_edge.jetson.update import Trial, Updater, _text
 from sage_edge.runtime.errors import BoardError, UsageError
 
@@ -352,7 +353,7 @@ def test_power_may_go_in_a_trial_and_the_next_boot_has_a_whole_version(board: Bo
     board.check("3", runs)
 
 
-EVENTS = {"os.rename", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree", "subprocess.Popen", "open"}
+EVENTS = {"os.rename", "os.symlink", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "shutil.rmtree", "subprocess.Popen", "open"}
 
 
 @pytest.mark.slow

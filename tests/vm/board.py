@@ -45,8 +45,8 @@ _MASKED = (
 """What the machine can do without."""
 
 
-def make_root(tar: Path, release: Path, root: Path, report: Report) -> Path:
-    """Fill the folder `root`; what was there before goes."""
+def make_root(tar: Path, root: Path) -> Path:
+    """Fill the folder `root` with everything but the release; what was there before goes."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     subprocess.run(["tar", "-C", str(root), "-xf", str(tar)], check=True)
@@ -64,12 +64,16 @@ def make_root(tar: Path, release: Path, root: Path, report: Report) -> Path:
     for unit in _MASKED:
         _link(root / "etc/systemd/system" / unit, "/dev/null")
     write_scene(root / "srv/e2e")
+    return root
+
+
+def lay_in(root: Path, release: Path, report: Report) -> None:
+    """Lay the release in, twice: the second time has nothing to do."""
     report.saw(_overlay(root, release, report))
     again = _overlay(root, release, report)
     if "all else was as it should be" not in again:
         raise Failure(f"a second overlay changed something: {again}")
     report.saw("again: all was as it should be")
-    return root
 
 
 def _overlay(root: Path, release: Path, report: Report) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import debian
 import image
-from board import ESTIMATES, make_root
+from board import ESTIMATES, lay_in, make_root
 from end import check_end
 from life import live
 from life_again import live_again
@@ -54,12 +54,14 @@ def _run(bundle: Path | None, report: Report, artefacts: Path) -> None:
         debian.check_host()
         root_tar = debian.root_file_system(WORK / "cache", report)
         kernel, busybox = debian.kernel(WORK / "cache", report), debian.busybox(WORK / "cache", report)
-    with report.step("a release"):
-        first = make_release(bundle, WORK, report)
     with ThreadPoolExecutor(1) as beside:
+        made = beside.submit(make_root, root_tar, WORK / "root")
+        with report.step("a release"):
+            first = make_release(bundle, WORK, report)
         updates = beside.submit(_stick, first)
         with report.step("the release laid into the root file system"):
-            root = make_root(root_tar, first, WORK / "root", report)
+            root = made.result()
+            lay_in(root, first, report)
         with report.step("disk, RAM disk, device tree; a stick with two releases to update to"):
             boot = image.make_boot(kernel, busybox, root, WORK)
             disk = image.make_disk(root, WORK / "disk.ext4", 3000)

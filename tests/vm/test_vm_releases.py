@@ -11,7 +11,8 @@ from released import make_release, make_system
 from releases import altered
 
 from sage_edge.jetson.layout import Layout
-from sage_edge.jetson.release_file import Release, unpack
+from sage_edge.jetson.release_file import Release
+from sage_edge.jetson.unpack import unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 
