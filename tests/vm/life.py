@@ -15,10 +15,13 @@ from report import Failure, Report, wait_until
 from stream import Line, Stream, is_estimate
 
 UPDATE = "/opt/sage-edge/current/bin/sage-edge-update"
+VERSIONS = "/opt/sage-edge/versions"
 STICK = "/mnt"
 FLOWING_S = 3
 """How long estimates must flow after an update before it stays."""
 LOUD_DBFS = -60
+MOST_ADDED_MB = 5
+"""By an update to the same files: folders and the description."""
 
 
 def live(machine: Machine, releases: Releases, report: Report) -> str:
@@ -131,6 +134,10 @@ def _good_update(machine: Machine, stream: Stream, releases: Releases, report: R
     code = _update(machine, releases.good, report)
     if code or current(machine) == before or not current(machine).endswith(".good"):
         raise Failure(f"the update ended with exit code {code} and the version is {current(machine)}")
+    added_mb = int(machine.sh(f"cd {VERSIONS} && du -sm {before} {current(machine)} | tail -n 1").split()[0])
+    report.saw(f"{added_mb} MB more on the disk, everything else are links")
+    if added_mb > MOST_ADDED_MB:
+        raise Failure(f"an update that changes nothing wrote {added_mb} MB")
     flows(machine, stream, report)
 
 
