@@ -46,6 +46,8 @@ def prepare(folder: Path, environ: Mapping[str, str], say: Say = print) -> dict[
     from sage_edge.runtime.files import atomic_file, cache_folder
     from sage_edge.runtime.precision import choose
 
+    from .leftovers import remove_leftovers
+
     release = Release.read(folder)
     words = run_words(environ)
     model = folder / release.model
@@ -59,6 +61,9 @@ def prepare(folder: Path, environ: Mapping[str, str], say: Say = print) -> dict[
         )
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
+    freed = remove_leftovers(folder.parent, Path(sys.pycache_prefix) if sys.pycache_prefix else None)
+    if freed:
+        say(f"{freed / 1e6:.0f} MB of versions that are gone removed from {cache}")
     free_mb = shutil.disk_usage(cache).free >> 20
     if free_mb < _LEAST_FREE_MB:
         raise BoardError(f"{cache} has {free_mb} MB free, and engines may need {_LEAST_FREE_MB}; make room there")

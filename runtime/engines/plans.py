@@ -8,10 +8,11 @@ A plan is machine code for one TensorRT on one GPU. Per key there are KEY.engine
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,21 @@ def find(onnx: Path, tensorrt: str, sm: str, gpu: str, say: Say | None = None) -
     raise EngineError(
         f"no engine of {onnx.name} for {wanted}" + (f", only for {others}" if others else "") + f"; build it with {build_command(onnx)}"
     )
+
+
+def prune(onnx_sha256s: Collection[str]) -> int:
+    """Remove the plans of every ONNX file but these, and halves of plans; how many bytes that freed. Raises OSError."""
+    freed = 0
+    for stem in {path.stem for path in folder().glob("[!.]*") if path.suffix in (".json", ".engine")}:
+        described = folder() / f"{stem}.json"
+        key = _key(described, lambda _: None)
+        if key is None or key.onnx_sha256 not in onnx_sha256s:
+            for path in (described.with_suffix(".engine"), described):
+                with contextlib.suppress(FileNotFoundError):
+                    size = path.stat().st_size
+                    path.unlink()
+                    freed += size
+    return freed
 
 
 def _key(described: Path, say: Say) -> Key | None:

@@ -15,7 +15,7 @@ from sage_edge.jetson import service
 from sage_edge.jetson.layout import PREPARED
 from sage_edge.jetson.prepare import prepare
 from sage_edge.jetson.service import stale
-from sage_edge.runtime.engines import probe
+from sage_edge.runtime.engines import plans, probe
 from sage_edge.runtime.engines.probe import Found
 from sage_edge.runtime.errors import BoardError, BundleError, UsageError
 
@@ -83,6 +83,16 @@ def test_a_damaged_model_is_not_even_tried(folder: Path, tmp_path: Path) -> None
         stream.write(b"x")
     with pytest.raises(BundleError):
         prepare(folder, environ(tmp_path), lambda _: None)
+
+
+def test_what_versions_before_left_is_removed_before_room_is_asked_for(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = plans.store(plans.Key("0" * 64, "10.3.0", "8.7", "Orin"), bytes(3_000_000), {})
+    stand_in(folder, tmp_path / "log", compiles=True)
+    usage, said = shutil.disk_usage(tmp_path), list[str]()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0) if gone.path.exists() else usage)
+    prepare(folder, environ(tmp_path), said.append)
+    assert f"3 MB of versions that are gone removed from {tmp_path / 'cache'}" in said
+    assert not gone.path.exists()
 
 
 def stand_in(folder: Path, log: Path, *, compiles: bool) -> None:

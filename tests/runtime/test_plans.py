@@ -147,3 +147,20 @@ def test_a_plan_that_goes_between_finding_and_reading_is_a_line(onnx: Path) -> N
     plan.path.unlink()
     with pytest.raises(EngineError, match="cannot be read"):
         plan.read()
+
+
+def test_pruning_keeps_the_plans_of_what_is_named_and_says_what_it_freed(onnx: Path) -> None:
+    assert plans.prune([]) == 0
+    kept = [store(key_of(onnx, flag), BYTES, {}) for flag in ("a", "b")]
+    timings = plans.folder() / "timing-10.3.0-Thor-sm11.0.cache"
+    timings.write_bytes(BYTES)
+    before = {path.name for path in plans.folder().iterdir()}
+    gone = [store(dataclasses.replace(key_of(onnx), onnx_sha256=other * 64), BYTES, {}) for other in "01"]
+    gone[1].path.unlink()
+    (plans.folder() / "half.engine").write_bytes(BYTES)
+    (plans.folder() / "broken.json").write_text("{")
+    (plans.folder() / ".being-written.engine").write_bytes(BYTES)
+    wanted = sum(path.stat().st_size for path in plans.folder().glob("[!.]*") if path.name not in before)
+    assert plans.prune({sha256_file(onnx), "2" * 64}) == wanted
+    assert {path.name for path in plans.folder().iterdir()} == before | {".being-written.engine"}
+    assert [get(plan.key, say=quiet) for plan in kept] == kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import subprocess
 import sys
@@ -64,9 +65,13 @@ def make_updates(first: Path, work: Path) -> Releases:
     stick.mkdir(exist_ok=True)
     for old in stick.iterdir():
         old.unlink()
-    version = Release.read(first).version
-    good = altered(first, stick, f"{version}.good", {}, UNUSED)
-    return Releases(first, good, altered(first, stick, f"{version}.crashing", {LOOP: crash}, UNUSED))
+    version, plain = Release.read(first).version, work / "release.tar"
+    with gzip.open(first) as packed, open(plain, "wb") as out:
+        shutil.copyfileobj(packed, out, 1 << 20)
+    good = altered(plain, stick, f"{version}.good", {}, UNUSED)
+    crashing = altered(plain, stick, f"{version}.crashing", {LOOP: crash}, UNUSED)
+    plain.unlink()
+    return Releases(first, good, crashing)
 
 
 def _by_hand(work: Path) -> Path:

@@ -16,9 +16,10 @@ Change = Callable[[bytes], bytes]
 
 def altered(source: Path, folder: Path, version: str, changes: dict[str, Change], without: tuple[str, ...] = ()) -> Path:
     """A release in `folder` that calls itself `version`; `changes` maps a path in it to what becomes of its bytes, and what lies in the folders
-    `without` is left out. It verifies like any other, and is not compressed: an emulated core would spend its time on that."""
-    release = Release.read(source)
+    `without` is left out. `source` may be a plain tar of the archive, which is read faster. What comes out verifies like any other, and is not
+    compressed: an emulated core would spend its time on that."""
     with tarfile.open(source) as archive:
+        release = Release.from_json(_bytes(archive, DESCRIPTION))
         changed = {name: change(_bytes(archive, name)) for name, change in changes.items()}
         files = {name: ReleasedFile(len(data), hashlib.sha256(data).hexdigest()) for name, data in changed.items()}
         kept = {name: file for name, file in release.files.items() if not name.startswith(without)} if without else release.files
