@@ -3,7 +3,8 @@
     /opt/sage-edge/versions/VERSION/bin/sage-edge-prepare       # as the service's user, CACHE_DIRECTORY=/var/cache/sage-edge
 
 First boot runs it, and an update does before it is switched to, so a version that computes something else here never runs. What it finds lies in
-the cache folder, where the service looks; what is there already is not done again. A progress log goes to stdout. Exit code 0: ready.
+the cache folder, where the service looks; what is there already is not done again, and what versions that are gone have left there is removed. A
+progress log goes to stdout. Exit code 0: ready.
 TensorRT's part was not run on a board: there, `sudo sage-edge-first-boot` shows it.
 """
 
@@ -46,8 +47,6 @@ def prepare(folder: Path, environ: Mapping[str, str], say: Say = print) -> dict[
     from sage_edge.runtime.files import atomic_file, cache_folder
     from sage_edge.runtime.precision import choose
 
-    from .leftovers import remove_leftovers
-
     release = Release.read(folder)
     words = run_words(environ)
     model = folder / release.model
@@ -61,9 +60,8 @@ def prepare(folder: Path, environ: Mapping[str, str], say: Say = print) -> dict[
         )
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    freed = remove_leftovers(folder.parent, Path(sys.pycache_prefix) if sys.pycache_prefix else None)
-    if freed:
-        say(f"{freed / 1e6:.0f} MB of versions that are gone removed from {cache}")
+    if folder.parent.name == "versions":
+        _make_room(folder.parent, cache, say)
     free_mb = shutil.disk_usage(cache).free >> 20
     if free_mb < _LEAST_FREE_MB:
         raise BoardError(f"{cache} has {free_mb} MB free, and engines may need {_LEAST_FREE_MB}; make room there")
@@ -92,6 +90,19 @@ def prepare(folder: Path, environ: Mapping[str, str], say: Say = print) -> dict[
     with atomic_file(cache / PREPARED) as work:
         work.write_text(json.dumps(found, indent=1) + "\n")
     return found
+
+
+def _make_room(versions: Path, cache: Path, say: Say) -> None:
+    """Versions that are gone need nothing in the cache any more; what cannot be removed has no part in whether this one is ready."""
+    from .leftovers import remove_leftovers
+
+    try:
+        freed = remove_leftovers(versions, Path(sys.pycache_prefix) if sys.pycache_prefix else None)
+    except OSError as error:
+        say(f"warning: {error.filename or cache}: what versions that are gone have left cannot be removed ({error.strerror or error})")
+    else:
+        if freed:
+            say(f"{freed / 1e6:.0f} MB of versions that are gone removed from {cache}")
 
 
 def _check(bundle: Bundle, choice: Choice, threads: int | None) -> None:

@@ -25,10 +25,10 @@ from .release_file import AGAIN, DESCRIPTION, PIECE_BYTES, Release, ReleaseError
 def unpack(archive: Path, layout: Layout) -> Path:
     """Lay the release in `archive` under `layout.versions` and return its folder; what is there already and whole is left as it is.
 
-    Checked before anything is written: that the system under `layout.root` has its Python and machine, and the room, and that no other release
-    of this version is `current`. Checked while writing: each file's name, size and sha256, those of linked files, too: one that is not as it
-    was released comes from the archive. It is written beside and renamed once it is on the disk, so that no power cut leaves half a release
-    under its name. Raises ReleaseError.
+    Checked before anything is written: that the system under `layout.root` has its Python and machine, and the room for what the running
+    version does not list, and that no other release of this version is `current`. Checked while writing: each file's name, size and sha256. Of
+    linked files those on the disk are read, not the archive's; one that is not as it was released comes from the archive. It is written beside
+    and renamed once it is on the disk, so that no power cut leaves half a release under its name. Raises ReleaseError.
     """
     archive = Path(archive)
     with opened(archive) as (release, stream):
@@ -40,7 +40,7 @@ def unpack(archive: Path, layout: Layout) -> Path:
             raise ReleaseError(f"{target} runs and is another release of that version; make this one with another version")
         make_folder(layout.versions)
         with _alone(layout.versions):
-            there = _alike(layout.current, release)
+            there = _alike(layout, release)
             needed_bytes = sum(file.bytes for name, file in release.files.items() if name not in there)
             free_mb, needed_mb = shutil.disk_usage(layout.versions).free >> 20, int(needed_bytes * 1.1) >> 20
             if free_mb < needed_mb:
@@ -79,8 +79,11 @@ def _is_another(folder: Path, release: Release) -> bool:
         return False
 
 
-def _alike(folder: Path, release: Release) -> dict[str, Path]:
-    """Where the release in `folder`, if there is one, has the very files of `release`, by its own word."""
+def _alike(layout: Layout, release: Release) -> dict[str, Path]:
+    """Where the version that runs has the very files of `release`, by its own word; empty where none runs, or it lies elsewhere."""
+    folder = Path(os.path.realpath(layout.current))
+    if folder.parent != Path(os.path.realpath(layout.versions)):
+        return {}
     try:
         files = Release.read(folder).files
     except ReleaseError:
@@ -127,7 +130,9 @@ def _linked(source: Path, target: Path, mode: int, sha256: str) -> bool:
     """Make `target` another name of `source`; False where that is not this file any more, or others may write it, or it cannot be linked."""
     try:
         found = os.lstat(source)
-        if (found.st_mode, found.st_uid) != (stat.S_IFREG | mode, os.geteuid()) or sha256_of(source) != sha256:
+        if (found.st_mode, found.st_uid) != (stat.S_IFREG | mode, os.geteuid()) or os.path.realpath(source) != str(source):
+            return False
+        if sha256_of(source) != sha256:
             return False
         os.link(source, target)
     except OSError:

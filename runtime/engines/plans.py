@@ -102,10 +102,9 @@ def find(onnx: Path, tensorrt: str, sm: str, gpu: str, say: Say | None = None) -
 
 
 def prune(onnx_sha256s: Collection[str]) -> int:
-    """Remove the plans of every ONNX file but these, and halves of plans; how many bytes that freed. Raises OSError."""
+    """Remove the plans of every ONNX file but these, and what no longer describes one; how many bytes that freed. Raises OSError."""
     freed = 0
-    for stem in {path.stem for path in folder().glob("[!.]*") if path.suffix in (".json", ".engine")}:
-        described = folder() / f"{stem}.json"
+    for described in folder().glob("[!.]*.json"):
         key = _key(described, lambda _: None)
         if key is None or key.onnx_sha256 not in onnx_sha256s:
             for path in (described.with_suffix(".engine"), described):
@@ -119,8 +118,10 @@ def prune(onnx_sha256s: Collection[str]) -> int:
 def _key(described: Path, say: Say) -> Key | None:
     try:
         key = json.loads(described.read_text())["key"]
-        return Key(**{**key, "flags": tuple(key["flags"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = Key(**{**key, "flags": tuple(key["flags"])})
+        hash(found)  # each part is a word, or may pass for one
+        return found
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         say(f"{described} is no description of an engine ({type(error).__name__}: {error}) and is passed over; build it again")
         return None
 

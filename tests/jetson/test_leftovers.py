@@ -48,11 +48,13 @@ def test_engines_and_compiled_python_stay_as_long_as_their_version(layout: Layou
     assert remove_leftovers(layout.versions, layout.cache / "pycache") == 0
 
 
-def test_a_version_whose_description_is_damaged_keeps_what_is_under_its_name(layout: Layout) -> None:
-    code = compiled(layout, "1")
-    (layout.versions / "1/release.json").write_text("{")
-    remove_leftovers(layout.versions, layout.cache / "pycache")
-    assert code.exists()
+def test_a_version_whose_description_is_damaged_keeps_everything(layout: Layout) -> None:
+    code, plan = compiled(layout, "1"), plan_of(Release.read(layout.versions / "1").files[GRAPH].sha256)
+    for damage in ("{", None):
+        (layout.versions / "1/release.json").unlink() if damage is None else (layout.versions / "1/release.json").write_text(damage)
+        assert remove_leftovers(layout.versions, layout.cache / "pycache") == 0
+        assert code.exists()
+        assert plan.path.exists()
 
 
 def test_an_empty_cache_and_python_without_a_folder_of_its_own_are_nothing_to_do(layout: Layout) -> None:

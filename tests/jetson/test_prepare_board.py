@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from micro_release import micro_release, sealed
+from released import make_release, make_system
 
 from sage_edge.jetson import service
-from sage_edge.jetson.layout import PREPARED
+from sage_edge.jetson.layout import PREPARED, Layout
 from sage_edge.jetson.prepare import prepare
+from sage_edge.jetson.release_file import Release
 from sage_edge.jetson.service import stale
+from sage_edge.jetson.unpack import unpack
 from sage_edge.runtime.engines import plans, probe
 from sage_edge.runtime.engines.probe import Found
 from sage_edge.runtime.errors import BoardError, BundleError, UsageError
@@ -85,14 +89,43 @@ def test_a_damaged_model_is_not_even_tried(folder: Path, tmp_path: Path) -> None
         prepare(folder, environ(tmp_path), lambda _: None)
 
 
-def test_what_versions_before_left_is_removed_before_room_is_asked_for(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = plans.store(plans.Key("0" * 64, "10.3.0", "8.7", "Orin"), bytes(3_000_000), {})
+@pytest.fixture
+def laid_in(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The version where a board has it, beside another one."""
+    monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "cache/pycache"))
+    unpack(make_release(tmp_path, {"model/tiny.sage/visual.onnx": "graph"}, version="0"), Layout(make_system(tmp_path)))
+    folder = Path(shutil.copytree(made, Layout(tmp_path).versions / "1"))
     stand_in(folder, tmp_path / "log", compiles=True)
+    return folder
+
+
+def test_what_versions_before_left_is_removed_before_room_is_asked_for(laid_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Release.read(laid_in.with_name("0")).files["model/tiny.sage/visual.onnx"].sha256
+    gone, kept = (plans.store(plans.Key(sha256, "10.3.0", "8.7", "Orin"), bytes(3_000_000), {}) for sha256 in ("0" * 64, other))
+    compiled = tmp_path / "cache/pycache" / laid_in.with_name("gone").relative_to("/")
+    compiled.mkdir(parents=True)
     usage, said = shutil.disk_usage(tmp_path), list[str]()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0) if gone.path.exists() else usage)
-    prepare(folder, environ(tmp_path), said.append)
+    prepare(laid_in, environ(tmp_path), said.append)
     assert f"3 MB of versions that are gone removed from {tmp_path / 'cache'}" in said
-    assert not gone.path.exists()
+    assert (gone.path.exists(), kept.path.exists(), compiled.exists()) == (False, True, False)
+
+
+def test_what_cannot_be_removed_is_said_and_no_more(laid_in: Path, tmp_path: Path) -> None:
+    stray = tmp_path / "cache/pycache" / laid_in.with_name("gone").relative_to("/")
+    stray.parent.mkdir(parents=True)
+    stray.write_text("a file in the place of a folder")
+    said: list[str] = []
+    prepare(laid_in, environ(tmp_path), said.append)
+    assert f"warning: {stray}: what versions that are gone have left cannot be removed (Not a directory)" in said
+
+
+def test_outside_of_a_board_nothing_is_removed(folder: Path, tmp_path: Path) -> None:
+    plan = plans.store(plans.Key("0" * 64, "10.3.0", "8.7", "Orin"), b"x", {})
+    stand_in(folder, tmp_path / "log", compiles=True)
+    prepare(folder, environ(tmp_path), lambda _: None)
+    assert plan.path.exists()
 
 
 def stand_in(folder: Path, log: Path, *, compiles: bool) -> None:

@@ -77,6 +77,7 @@ def test_a_release_arrives_as_it_was_packed_and_a_second_time_touches_nothing(tm
     assert modes["bin/sage-edge"] == 0o755
     assert modes["site/b.so"] == 0o644
     assert modes["site/a"] == 0o755
+    assert modes["release.json"] == 0o644
     assert folder.stat().st_mode & 0o777 == 0o755
     before = {path: path.stat().st_ino for path in folder.rglob("*")}
     assert unpack(archive, layout) == folder
@@ -206,10 +207,10 @@ def test_another_python_or_machine_is_refused_with_what_to_make(tmp_path: Path, 
 
 
 def test_the_release_is_refused_before_it_fills_the_disk(tmp_path: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = make_release(tmp_path, {"site/big": "x" * (8 << 20)})
+    archive = make_release(tmp_path, {"site/big": "x" * (16 << 20)})
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=4 << 20))
-    with pytest.raises(ReleaseError, match="has 4 MB free and the release needs 8"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=16 << 20))
+    with pytest.raises(ReleaseError, match="has 16 MB free and the release needs 17"):
         unpack(archive, layout)
 
 
@@ -258,6 +259,21 @@ def test_what_is_not_as_it_was_released_any_more_comes_from_the_archive(
     assert same_file(folder, runs, "site/a/one.py")
     assert (folder / "site/b.so").lstat().st_mode == stat.S_IFREG | 0o644
     assert contents(folder) == contents(tmp_path / "content-1.1")
+
+
+def test_a_folder_that_was_put_in_the_place_of_one_of_its_own_is_not_shared(tmp_path: Path, layout: Layout, runs: Path) -> None:
+    as_link(runs / "site")
+    folder = unpack(make_release(tmp_path, FILES, version="1.1"), layout)
+    assert not same_file(folder, runs, "site/b.so")
+    assert same_file(folder, runs, "systemd/sage-edge.conf")
+
+
+def test_a_current_that_lies_elsewhere_shares_nothing(tmp_path: Path, layout: Layout, runs: Path) -> None:
+    elsewhere = Path(shutil.copytree(runs, tmp_path / "elsewhere/1.0"))
+    layout.current.unlink()
+    layout.current.symlink_to(elsewhere)  # a root file system whose link means a folder of the host
+    folder = unpack(make_release(tmp_path, FILES, version="1.1"), layout)
+    assert not any(same_file(folder, elsewhere, name) for name in FILES)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root gives files away")

@@ -188,6 +188,16 @@ def test_a_version_is_made_ready_as_the_services_user(monkeypatch: pytest.Monkey
             board.systemd.close()
 
 
+def test_every_file_is_read_once_before_it_is_tried(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    verified: list[str] = []
+    verify = Release.verify
+    monkeypatch.setattr(Release, "verify", lambda release, folder: (verified.append(release.version), verify(release, folder)))
+    board.updater().apply(board.release("2"), SECONDS)
+    assert verified == []  # it was checked while it was written
+    board.updater().rollback(SECONDS)
+    assert verified == ["1"]
+
+
 def test_two_updates_at_once_are_refused_and_the_watched_trial_is_left_alone(board: Board) -> None:
     at_trial, go_on = threading.Event(), threading.Event()
 

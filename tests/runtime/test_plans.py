@@ -157,10 +157,12 @@ def test_pruning_keeps_the_plans_of_what_is_named_and_says_what_it_freed(onnx: P
     before = {path.name for path in plans.folder().iterdir()}
     gone = [store(dataclasses.replace(key_of(onnx), onnx_sha256=other * 64), BYTES, {}) for other in "01"]
     gone[1].path.unlink()
-    (plans.folder() / "half.engine").write_bytes(BYTES)
-    (plans.folder() / "broken.json").write_text("{")
-    (plans.folder() / ".being-written.engine").write_bytes(BYTES)
-    wanted = sum(path.stat().st_size for path in plans.folder().glob("[!.]*") if path.name not in before)
+    for name, text in {"cut": "{", "deep": "[" * 100_000, "foreign": '{"key": {"onnx_sha256": []}}'}.items():
+        (plans.folder() / f"{name}.json").write_text(text)
+    wanted = sum(path.stat().st_size for path in plans.folder().iterdir() if path.name not in before)
+    being_written = {"half.engine", ".half.engine", ".half.json"}
+    for name in being_written:
+        (plans.folder() / name).write_bytes(BYTES)
     assert plans.prune({sha256_file(onnx), "2" * 64}) == wanted
-    assert {path.name for path in plans.folder().iterdir()} == before | {".being-written.engine"}
+    assert {path.name for path in plans.folder().iterdir()} == before | being_written
     assert [get(plan.key, say=quiet) for plan in kept] == kept
