@@ -70,8 +70,9 @@ class Systemd:
         self._control.listen(8)
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(self._notify_path)
-        for work in (self._serve, self._listen):
-            threading.Thread(target=work, daemon=True).start()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._serve, self._listen)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def active(self) -> bool:
@@ -82,8 +83,10 @@ class Systemd:
         """End the unit and stop listening."""
         self.power_off()
         for end in (self._control, self._notify):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+            end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:  # first: one that is on its way to a closed socket would read from the next one of its number
+            thread.join()
+        for end in (self._control, self._notify):
             end.close()
 
     def power_off(self) -> None:
@@ -161,9 +164,8 @@ class Systemd:
 
     def _listen(self) -> None:
         while True:
-            try:
-                message = self._notify.recv(4096).decode()
-            except OSError:
+            message = self._notify.recv(4096).decode()
+            if not message:
                 return
             self.heard.append(message)
             said = dict(line.partition("=")[::2] for line in message.splitlines())
