@@ -246,9 +246,9 @@ class _Apart:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._camera, name)
 
-    def wait(self, timeout_s: float) -> bool:
+    def wait(self, timeout_s: float, gather_until_ns: int = 0) -> bool:
         before_ns = time.thread_time_ns()
-        found = bool(self._camera.wait(timeout_s))
+        found = bool(self._camera.wait(timeout_s, gather_until_ns))
         self.total_ns += time.thread_time_ns() - before_ns
         return found
 

@@ -72,6 +72,11 @@ class Hops:
             error, self.error = self.error, None
             raise error
 
+    @property
+    def busy(self) -> bool:
+        """Something is being computed, or was and waits for `poll`."""
+        return bool(self._done) or not self._idle.is_set()
+
     def ready(self) -> None:
         """Wait, for the next hop, until nothing is computed. Raises as `check`."""
         if not self._idle.is_set():

@@ -39,6 +39,13 @@ ASLEEP_NS = NS_PER_S
 """The machine was suspended for longer than this; the clock stood still, but what comes now does not belong to what came before."""
 TURN_S = 1 / 30
 """The longest turn while nothing comes."""
+QUIET_S = 0.2
+"""The same while no hop is near."""
+NEAR_TICKS = 2
+"""A hop is near when its newest tick ends this soon. Until then frames are gathered: for a loop that sleeps most of the time, to wake up costs as
+much as all it does with a frame."""
+SHORT_NS = 10_000_000
+"""After a turn that took longer than this each frame is taken as it comes."""
 LOOK_NS = NS_PER_S // 10
 """So often devices and sinks are asked for notices, and lateness and heat are looked at."""
 HEAR_NS = NS_PER_S
@@ -184,18 +191,18 @@ class _Loop:
         """The epoch is now, or the frame that waits; sound from before the engines were loaded is old."""
         if self._microphone is not None:
             self._microphone.read()
-        frame = None if self._camera is None else self._camera.newest()
+        frames = self._taken()
         self._lost = self._losses()
         self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._clock.now_ns()
-        if frame is not None and 0 <= self._start_ns - frame.t_ns < FRESH_NS:
-            self._start_ns = frame.t_ns
+        frames = [frame for frame in frames if 0 <= self._start_ns - frame.t_ns < FRESH_NS]
+        if frames:
+            self._start_ns = frames[0].t_ns
         first = self.hello()
         for sink in self._sinks:
             sink.start(first)
         self._session.advance(self._start_ns)
         self._epoch_ns, self._pushed_ns = self._start_ns, self._start_ns - NS_PER_S
-        if frame is not None and frame.t_ns >= self._start_ns:
-            self._look(frame)
+        self._see(frames)
 
     def hello(self) -> dict[str, Any]:
         """The hello of a session, and what the loop adds."""
@@ -210,10 +217,12 @@ class _Loop:
 
     def _turn(self) -> bool:
         """Whether there was a frame."""
+        near_ns = self._near_ns()
+        longest_s = min(QUIET_S, max(TURN_S, (near_ns - self._now_ns) / NS_PER_S))
         if self._camera is None:
-            self._clock.sleep(TURN_S)
+            self._clock.sleep(longest_s)
         else:
-            self._camera.wait(TURN_S)
+            self._camera.wait(longest_s, near_ns)
         now_ns = self._clock.now_ns()
         elapsed_ns, waited_ns, self._now_ns = now_ns - self._now_ns, now_ns - self._worked_ns, now_ns
         asleep_ns = self._clock.asleep_ns() - self._asleep_ns
@@ -228,13 +237,13 @@ class _Loop:
             if behind:
                 session.set_hop(behind)
                 due_ns = session.due_ns
-        frame = None if self._camera is None else self._camera.newest()  # before a hop can hold up this turn: it is to be no newer than the turn
+        frames = self._taken()  # before a hop can hold up this turn: they are to be no newer than the turn
         now_ns = self._now_ns
         if now_ns >= due_ns + self._sound_ns or now_ns - self._fetched_ns >= HEAR_NS:
             self._hear()
             self._count_losses()
-        if frame is not None:
-            self._look(frame)
+        if frames:
+            self._see(frames)
         ready_ns = self._ready_ns()
         if ready_ns >= due_ns:  # as it was before this turn's frame and sound: at worst once more than needed
             session.advance(ready_ns)
@@ -248,7 +257,14 @@ class _Loop:
         if now_ns - self._status_ns >= STATUS_NS:
             self._status()
         self._worked_ns = self._clock.now_ns()
-        return frame is not None
+        return bool(frames)
+
+    def _near_ns(self) -> int:
+        """When a hop will be near; 0 while one is being computed, and when turns are long."""
+        session = self._session
+        if session.busy or self._worked_ns - self._now_ns > SHORT_NS:
+            return 0
+        return session.due_ns - NEAR_TICKS * NS_PER_S // session.rate_hz
 
     def _hear(self) -> None:
         self._fetched_ns = self._now_ns
@@ -293,15 +309,20 @@ class _Loop:
         ticks, hop = self._over(), self._degrader.level.hop
         return min(ticks, self._session.window) if ticks >= max(2 * hop, hop + BEHIND_TICKS) else 0
 
-    def _look(self, frame: FrameEvent) -> None:
-        self._frames += 1
-        self._newest_ns = frame.t_ns
-        self._capture_ns.add(self._now_ns - frame.t_ns)
-        if frame.t_ns - self._pushed_ns >= self._spacing_ns:
-            self._pushed_ns = frame.t_ns
-            self._session.push_frame(frame.pixels, frame.t_ns, frame.format, copy=False)
-        if self._show is not None:
-            self._show(frame)
+    def _taken(self) -> list[FrameEvent]:
+        return [] if self._camera is None else self._camera.take()
+
+    def _see(self, frames: list[FrameEvent]) -> None:
+        for frame in frames:
+            self._frames += 1
+            self._newest_ns = frame.t_ns
+            if frame.t_ns - self._pushed_ns >= self._spacing_ns:
+                self._pushed_ns = frame.t_ns
+                self._session.push_frame(frame.pixels, frame.t_ns, frame.format, copy=False)
+            if self._show is not None:
+                self._show(frame)
+        if frames:
+            self._capture_ns.add(self._now_ns - frames[-1].t_ns)  # those before it were let wait
 
     def _ready_ns(self) -> int:
         """Up to here nothing older is to be waited for: what the session cannot know by itself."""
@@ -319,8 +340,7 @@ class _Loop:
         self._jumps += 1
         if self._microphone is not None:
             self._microphone.read()
-        if self._camera is not None:
-            self._camera.newest()
+        self._taken()
         self._session.skip(now_ns)
         self._emit()  # what was decided before
         seconds, since_ns = (elapsed_ns + asleep_ns) / NS_PER_S, self._estimate_ns
@@ -393,7 +413,7 @@ class _Loop:
             sink.notice(notice)
 
     def _status(self) -> None:
-        self._status_ns = self._now_ns
+        self._status_ns = self._now_ns - (self._now_ns - self._status_ns) % STATUS_NS  # once a second, however long turns are
         status = self._line.line(self._session.drops, self._heat)
         for sink in self._sinks:
             sink.status(status)

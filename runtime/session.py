@@ -224,6 +224,11 @@ class Session:
         return self._hops.poll()
 
     @property
+    def busy(self) -> bool:
+        """A hop was decided and `poll` has not given its estimates yet."""
+        return self._hops.busy
+
+    @property
     def decided_ns(self) -> int | None:
         """Time of the newest tick that a hop was decided for; None before the first."""
         epoch_ns = self._time.epoch_ns

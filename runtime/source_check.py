@@ -56,13 +56,13 @@ def _tried(option: str, device: Camera | Microphone, look: Callable[[], tuple[st
 def _watch(camera: Camera, clock: Clock) -> tuple[str, str]:
     if not camera.wait(FIRST_S):
         raise SourceError(f"{camera.uri} gives no frame in {FIRST_S:.0f} s{_why(camera)}")
-    frame = camera.newest()
+    frame = camera.take()[-1]
     begin_ns, before = clock.now_ns(), camera.counts.frames
     while not camera.ended and clock.now_ns() - begin_ns < LOOK_S * NS_PER_S:
         if camera.wait(_NAP_S):
-            frame = camera.newest() or frame
+            frame = camera.take()[-1]
     frames, seconds = camera.counts.frames - before, (clock.now_ns() - begin_ns) / NS_PER_S
-    if frame is None or (not frames and not camera.ended):
+    if not frames and not camera.ended:
         raise SourceError(f"{camera.uri} gives one frame and no more{_why(camera)}")
     luma = brightness(frame)
     height, width = size(frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -97,6 +98,7 @@ class AudioCapture:
         self.format, self.channels, self.rate_hz, self.capacity = format, channels, rate_hz, capacity
         self._handle = Handle("sage_capture_create", "sage_capture_destroy", SAMPLE_FORMATS[format], channels, rate_hz, capacity)
         self._pointer = self._handle.pointer
+        self._time = partial(load().sage_capture_time, self._pointer)
 
     @property
     def callback(self) -> int:
@@ -133,7 +135,8 @@ class AudioCapture:
     def time_ns(self, sample: int) -> int:
         """When `sample` begins, on CLOCK_MONOTONIC, as `SampleClock.time_ns`. NativeError before the first samples."""
         t_ns = ctypes.c_int64()
-        check(load().sage_capture_time(self._pointer, sample, ctypes.byref(t_ns)), f"time of sample {sample}")
+        if code := self._time(sample, ctypes.byref(t_ns)):
+            check(code, f"time of sample {sample}")
         return t_ns.value
 
     def clock(self) -> ClockFit:

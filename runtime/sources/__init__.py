@@ -81,7 +81,8 @@ class MicrophoneCounts:
 
 
 class Camera(Protocol):
-    """A live camera. It captures in a thread of its own and keeps the newest frame only. Stamps are CLOCK_MONOTONIC at arrival, or better."""
+    """A live camera. It captures in a thread of its own and keeps the newest frame only, or a few where it is told that they may wait. Stamps
+    are CLOCK_MONOTONIC at arrival, or better."""
 
     uri: str
     asked: dict[str, Any]
@@ -98,11 +99,12 @@ class Camera(Protocol):
     def start(self) -> None:
         """Open it and begin. Raises SourceError for what can never work: an unknown or busy device, a URI with a typo."""
 
-    def wait(self, timeout_s: float) -> bool:
-        """Until there is a frame that was not taken; False when the time is over."""
+    def wait(self, timeout_s: float, gather_until_ns: int = 0) -> bool:
+        """Until there is a frame that was not taken; of frames with stamps before `gather_until_ns`, until there are some (`waiting.MOST`). Whether
+        there is any, also when the time is over."""
 
-    def newest(self) -> FrameEvent | None:
-        """The newest frame, once; None when it was taken before. Its pixels are never written to again."""
+    def take(self) -> list[FrameEvent]:
+        """What was not taken, oldest first: the newest frame, and those that were let wait. Pixels are never written to again."""
 
     def notices(self) -> list[Notice]:
         """What has changed since the last call."""

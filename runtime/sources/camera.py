@@ -2,7 +2,7 @@
 
     camera = open_camera("v4l2:///dev/video0?fps=30", MonotonicClock())
     camera.start()
-    while camera.wait(1.0): frame = camera.newest()
+    while camera.wait(1.0): [frame] = camera.take()
 
 A read that hangs never hangs the caller: its thread is left behind, and ends when the driver lets it go.
 """
@@ -23,6 +23,7 @@ from .backoff import Backoff
 from .bell import Bell
 from .reader import Ended, Opener, Reader, Unreachable
 from .uri import CameraUri, parse_camera
+from .waiting import Waiting
 from .watch import Limits, Watch
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class _Opening:
 
 
 class LiveCamera:
-    """See `sources.Camera`. Pixels that are handed out are never written again. `start` and `close` belong to one thread, `wait` and `newest` to one,
+    """See `sources.Camera`. Pixels that are handed out are never written again. `start` and `close` belong to one thread, `wait` and `take` to one,
     the rest to any.
 
     `keep_all` waits until a frame is taken instead of replacing it.
@@ -99,7 +100,7 @@ class LiveCamera:
         self._lock = threading.Lock()
         """Guards all that follows."""
         self._came, self._went = Bell(), Bell()  # a frame, or the end
-        self._frame: FrameEvent | None = None
+        self._waiting = Waiting(self.counts)
         self._notices: list[Notice] = []
         self._current: _Opening | None = None
         self._over = self._closing = self._lived = False
@@ -113,7 +114,7 @@ class LiveCamera:
     @property
     def ended(self) -> bool:
         """A file is over and its last frame was taken."""
-        return self._over and self._frame is None
+        return self._over and not self._waiting.frames
 
     def start(self) -> None:
         """See `sources.Camera`; comes back when it is open, or is being tried again because it is not there now."""
@@ -126,22 +127,24 @@ class LiveCamera:
             self.close()
             raise self._refusal
 
-    def wait(self, timeout_s: float) -> bool:
+    def wait(self, timeout_s: float, gather_until_ns: int = 0) -> bool:
         """See `sources.Camera`."""
-        if self._frame is None and not self._over and not self._closing:
+        waiting = self._waiting
+        if not waiting.frames and not self._over and not self._closing:
+            waiting.gather_until_ns = 0 if self._keep_all else gather_until_ns
             self._came.wait(timeout_s)
-        return self._frame is not None
+            waiting.gather_until_ns = 0
+        return bool(waiting.frames)
 
-    def newest(self) -> FrameEvent | None:
+    def take(self) -> list[FrameEvent]:
         """See `sources.Camera`."""
-        if self._frame is None:
-            return None
+        if not self._waiting.frames:
+            return []
         with self._lock:
-            frame, self._frame = self._frame, None
             self._came.hush()
             if self._keep_all:
                 self._went.ring()
-            return frame
+            return self._waiting.take()
 
     def notices(self) -> list[Notice]:
         """See `sources.Camera`."""
@@ -161,7 +164,7 @@ class LiveCamera:
         if self._keeper is not None:
             self._keeper.join(4 * _LET_GO_S)
         with self._lock:
-            self._frame = None
+            self._waiting.take()
 
     # ---- the keeper: opens, watches, opens again
 
@@ -296,10 +299,10 @@ class LiveCamera:
                 self._live(opening, now_ns)
             if watch.news:
                 self._notices += [Notice(now_ns, "camera_changed", f"{self.uri} {change}") for change in watch.changes()]
-            if self._frame is None or not self._keep_all:
+            if not self._waiting.frames or not self._keep_all:
                 self._put(event)
                 return
-        while self._frame is not None and opening is self._current:
+        while self._waiting.frames and opening is self._current:
             self._went.wait()
         with self._lock:
             if opening is self._current:
@@ -307,10 +310,8 @@ class LiveCamera:
 
     def _put(self, event: FrameEvent) -> None:
         """Holds the lock."""
-        if self._frame is not None:
-            self.counts.stale += 1
-        self._frame = event
-        self._came.ring()
+        if self._waiting.put(event):
+            self._came.ring()
 
     def _count_lost(self, opening: _Opening, reader: Reader) -> None:
         """Frames that the reader could not decode, or left out to catch up. Holds the lock."""

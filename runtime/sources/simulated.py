@@ -24,6 +24,7 @@ from ..ticks import NS_PER_S
 from . import AudioEvent, CameraCounts, FrameEvent, MicrophoneCounts
 from .backoff import Backoff
 from .steady import Steady
+from .waiting import Waiting
 from .watch import Watch
 
 CAMERA_FAULTS = ("gone", "stalled", "frozen", "black")
@@ -78,29 +79,34 @@ class SimulatedCamera:
         self._period_ns = round(NS_PER_S / rate_hz)
         self._faults, self._watch, self._backoff = _Faults(faults), Watch(), Backoff()
         self._next_ns = self._retry_ns = clock.now_ns()
-        self._newest: FrameEvent | None = None
+        self._waiting = Waiting(self.counts)
         self._last: NDArray[np.uint8] | None = None
         self._notices: list[Notice] = []
+        self._told = False
 
     def start(self) -> None:
         self._next_ns = self._clock.now_ns()
         self._open(self._next_ns)
 
-    def wait(self, timeout_s: float) -> bool:
-        clock = self._clock
+    def wait(self, timeout_s: float, gather_until_ns: int = 0) -> bool:
+        clock, waiting = self._clock, self._waiting
         end_ns = clock.now_ns() + round(timeout_s * NS_PER_S)
         self._run(clock.now_ns())
-        while self._newest is None and self._next_ns <= end_ns:
+        if waiting.frames:
+            return True
+        waiting.gather_until_ns = gather_until_ns
+        self._told = False
+        while not self._told and self._next_ns <= end_ns:
             clock.sleep_until(self._next_ns)
             self._run(clock.now_ns())
-        if self._newest is None:
+        waiting.gather_until_ns = 0
+        if not self._told:
             clock.sleep_until(end_ns)
-        return self._newest is not None
+        return bool(waiting.frames)
 
-    def newest(self) -> FrameEvent | None:
+    def take(self) -> list[FrameEvent]:
         self._run(self._clock.now_ns())
-        frame, self._newest = self._newest, None
-        return frame
+        return self._waiting.take()
 
     def notices(self) -> list[Notice]:
         notices, self._notices = self._notices, []
@@ -149,8 +155,7 @@ class SimulatedCamera:
         if not new and self.state == "opening":
             return  # the same picture as before it was opened again
         self.state = "live"
-        self.counts.stale += self._newest is not None
-        self._newest = FrameEvent(t_ns, pixels, "bgr")
+        self._told |= self._waiting.put(FrameEvent(t_ns, pixels, "bgr"))
         self._backoff.reset()
         self._notices += [Notice(t_ns, "camera_changed", f"{self.uri} {change}") for change in self._watch.changes()]
 

@@ -229,7 +229,6 @@ def take(camera: LiveCamera, count: int) -> list[FrameEvent]:
     frames = []
     while len(frames) < count:
         assert camera.wait(20.0), f"no frame; state {camera.state}"
-        frame = camera.newest()
-        assert frame is not None
+        [frame] = camera.take()
         frames.append(frame)
     return frames

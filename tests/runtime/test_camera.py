@@ -75,7 +75,7 @@ def test_a_server_that_is_killed_and_comes_back_is_opened_again(server: MjpegSer
         take(camera, 2)
         server.stop()
         assert until(lambda: camera.state == "gone")
-        camera.newest()
+        camera.take()
         server.start()
         take(camera, 2)
         assert camera.state == "live"
@@ -145,7 +145,7 @@ def test_a_camera_that_changes_its_size_goes_on(server: MjpegServer) -> None:
     with opened(server.uri) as camera:
         assert take(camera, 2)[-1].pixels.shape == (120, 160, 3)
         server.size = (320, 240)
-        assert until(lambda: camera.wait(1.0) and (frame := camera.newest()) is not None and frame.pixels.shape == (240, 320, 3))
+        assert until(lambda: camera.wait(1.0) and (frames := camera.take()) and frames[-1].pixels.shape == (240, 320, 3))
         assert collect(camera, said) == ["camera_open", "camera_changed"]
         assert "320 x 240 now, were 160 x 120" in said[1].detail
 
@@ -287,5 +287,5 @@ def test_states_are_those_of_the_protocol_and_close_may_come_twice(server: Mjpeg
         camera.start()
     camera.close()
     camera.close()
-    assert camera.newest() is None
+    assert camera.take() == []
     assert not camera.wait(0.0)

@@ -27,9 +27,7 @@ def drain(camera: LiveCamera) -> list[tuple[int, float]]:
     frames = []
     while not camera.ended:
         camera.wait(5.0)
-        frame = camera.newest()
-        if frame is not None:
-            frames.append((frame.t_ns, float(frame.pixels[:120].mean())))
+        frames += [(frame.t_ns, float(frame.pixels[:120].mean())) for frame in camera.take()]
     return frames
 
 
@@ -53,11 +51,11 @@ def test_a_wait_is_over_with_the_end_of_the_file_and_with_close(tmp_path: Path, 
 
     def look() -> None:
         while camera.wait(600.0):
-            camera.newest()
+            camera.take()
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
-    assert until(lambda: camera.counts.frames == 3 and camera._frame is None)
+    assert until(lambda: camera.counts.frames == 3 and not camera._waiting.frames)
     if not ends:
         camera.close()
     thread.join(20.0)
@@ -72,8 +70,7 @@ def test_with_pace_no_frame_comes_before_its_time_and_each_is_taken_or_stale(vid
     frames = []
     while not camera.ended:
         camera.wait(5.0)
-        frame = camera.newest()
-        if frame is not None:
+        for frame in camera.take():
             assert frame.t_ns <= clock.now_ns()
             frames.append(frame)
     assert len(frames) + camera.counts.stale == camera.counts.frames == FRAMES

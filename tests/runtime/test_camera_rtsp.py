@@ -33,7 +33,7 @@ def test_h264_comes_as_nv12_survives_a_dead_server_and_a_wrong_path_is_refused(s
         assert len({frame.pixels.tobytes() for frame in frames}) == 5, "the ball moves"
         server.stop()
         assert until(lambda: camera.state == "gone")
-        camera.newest()
+        camera.take()
         server.start()
         take(camera, 2)
         assert camera.counts.reopened == 1

@@ -132,7 +132,7 @@ def check_a_camera_that_is_pulled_out_and_put_back_is_opened_again(dev: Dev) -> 
         take(camera, 2)
         dev.camera.unlink()
         assert until(lambda: camera.state == "gone"), camera.state
-        camera.newest()
+        camera.take()
         dev.plug_in()
         take(camera, 2)
         assert camera.counts.reopened == 1
@@ -159,7 +159,7 @@ def check_broken_frames_are_counted(dev: Dev) -> None:
         assert until(lambda: camera.counts.damaged >= 3)
         assert camera.state == "live"
         dev.says("")
-        camera.newest()
+        camera.take()
         take(camera, 2)
 
 

@@ -1,0 +1,102 @@
+"""Which frames of a camera wait for whoever takes them, who is told, and what counts as stale."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import count
+
+import numpy as np
+
+from sage_edge.runtime.clock import MonotonicClock
+from sage_edge.runtime.sources import CameraCounts, FrameEvent
+from sage_edge.runtime.sources.camera import LiveCamera
+from sage_edge.runtime.sources.uri import CameraUri
+from sage_edge.runtime.sources.waiting import MOST, Waiting
+
+PIXELS = np.zeros((2, 2, 3), np.uint8)
+
+
+def frame(t_ns: int) -> FrameEvent:
+    return FrameEvent(t_ns, PIXELS, "bgr")
+
+
+def stamps(frames: list[FrameEvent]) -> list[int]:
+    return [each.t_ns for each in frames]
+
+
+def test_the_newest_frame_takes_the_place_of_the_one_before_which_is_counted() -> None:
+    counts = CameraCounts()
+    waiting = Waiting(counts)
+    assert [waiting.put(frame(t)) for t in (1, 2, 3)] == [True, True, True]
+    assert stamps(waiting.take()) == [3]
+    assert counts.stale == 2
+    assert waiting.take() == []
+    assert waiting.put(frame(4))
+    assert stamps(waiting.take()) == [4]
+    assert counts.stale == 2
+
+
+def test_frames_are_gathered_in_silence_until_there_are_as_many_as_may_wait() -> None:
+    counts = CameraCounts()
+    waiting = Waiting(counts)
+    waiting.gather_until_ns = 100
+    assert [waiting.put(frame(t)) for t in range(MOST)] == [False] * (MOST - 1) + [True]
+    assert waiting.put(frame(MOST)), "somebody was told and has not come"
+    assert stamps(waiting.take()) == [*range(MOST - 1), MOST]
+    assert counts.stale == 1
+    assert not waiting.put(frame(50)), "the next ones are gathered, too"
+
+
+def test_a_frame_that_is_due_is_told_of_at_once_and_those_before_it_are_kept() -> None:
+    counts = CameraCounts()
+    waiting = Waiting(counts)
+    waiting.gather_until_ns = 100
+    assert not waiting.put(frame(99))
+    assert waiting.put(frame(100))
+    assert stamps(waiting.take()) == [99, 100]
+    assert counts.stale == 0
+
+
+class Stepped:
+    """A reader of as many frames as are `left`, with stamps 0, 1, 2, ..., each given when `ready` says so."""
+
+    def __init__(self, ready: Callable[[], bool]) -> None:
+        self.granted = {"width": 2, "height": 2, "rate_hz": 30.0, "fourcc": None}
+        self.damaged = self.skipped = self.left = 0
+        self._ready, self._count = ready, count()
+
+    def read(self) -> FrameEvent | None:
+        if not self.left or not self._ready():
+            time.sleep(0.001)
+            return None
+        self.left -= 1
+        return frame(next(self._count))
+
+    def interrupt(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_wait_for_a_live_camera_ends_with_the_frames_that_were_gathered_or_with_its_time() -> None:
+    reader = Stepped(lambda: camera._waiting.gather_until_ns > 0)
+    camera = LiveCamera(CameraUri("memory", "v4l2", "memory"), MonotonicClock(), lambda: reader)
+    camera.start()
+    for left, timeout_s, gather_until_ns, expected in ((3, 60.0, 100, [0, 1, 2]), (2, 60.0, 4, [3, 4]), (1, 0.5, 100, [5])):
+        reader.left = left
+        assert camera.wait(timeout_s, gather_until_ns)
+        assert stamps(camera.take()) == expected
+    assert not camera.wait(0.0, 100)
+    camera.close()
+    assert camera.counts.stale == 0
+
+
+def test_frames_that_all_have_to_be_taken_are_not_gathered() -> None:
+    reader = Stepped(lambda: True)
+    camera = LiveCamera(CameraUri("memory", "file", "memory"), MonotonicClock(), lambda: reader, keep_all=True)
+    camera.start()
+    reader.left = 5
+    for t_ns in range(5):
+        assert camera.wait(60.0, 100)
+        assert stamps(camera.take()) == [t_ns]
+    camera.close()
