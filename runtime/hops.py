@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 from time import perf_counter_ns
@@ -56,6 +57,8 @@ class Hops:
         self._done: deque[list[Estimate]] = deque()
         self.error: BaseException | None = None
         """What a hop in the thread has raised; `check` raises it."""
+        self.told: Callable[[], None] = lambda: None
+        """Called by the thread after each hop."""
         self._jobs: SimpleQueue[Hop | None] = SimpleQueue()
         self._idle = threading.Event()
         self._idle.set()
@@ -122,6 +125,7 @@ class Hops:
                 self.error = error
             finally:
                 self._idle.set()
+                self.told()
 
     def _compute(self, hop: Hop) -> list[Estimate]:
         start = perf_counter_ns()

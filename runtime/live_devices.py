@@ -166,6 +166,8 @@ class _Loop:
         self._notices = [part.notices for part in (camera, microphone, *sinks) if part is not None and hasattr(part, "notices")]
         self._capture_ns = session.stages["capture"]
         self._lost = self._losses()
+        if camera is not None:
+            session.when_computed(camera.nudge)
         self._line = StatusLine(clock, session.stages, camera, microphone, sinks)
 
     def run(self, stop: Callable[[], bool], seconds: float | None) -> str:

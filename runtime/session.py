@@ -223,6 +223,10 @@ class Session:
         """The estimates since the last poll, oldest first, of one hop the largest face first; empty when no hop has been decided, or computed."""
         return self._hops.poll()
 
+    def when_computed(self, call: Callable[[], None]) -> None:
+        """Let the thread for the hops, where there is one, call `call` each time there is something to `poll`, or to raise."""
+        self._hops.told = call
+
     @property
     def busy(self) -> bool:
         """A hop was decided and `poll` has not given its estimates yet."""

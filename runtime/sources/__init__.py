@@ -103,6 +103,9 @@ class Camera(Protocol):
         """Until there is a frame that was not taken; of frames with stamps before `gather_until_ns`, until there are some (`waiting.MOST`). Whether
         there is any, also when the time is over."""
 
+    def nudge(self) -> None:
+        """End the wait that is under way, or the next one: there is something else to do. From any thread."""
+
     def take(self) -> list[FrameEvent]:
         """What was not taken, oldest first: the newest frame, and those that were let wait. Pixels are never written to again."""
 

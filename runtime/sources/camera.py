@@ -136,6 +136,11 @@ class LiveCamera:
             waiting.gather_until_ns = 0
         return bool(waiting.frames)
 
+    def nudge(self) -> None:
+        """See `sources.Camera`."""
+        with self._lock:
+            self._came.ring()
+
     def take(self) -> list[FrameEvent]:
         """See `sources.Camera`."""
         if not self._waiting.frames:

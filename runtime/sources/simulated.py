@@ -104,6 +104,9 @@ class SimulatedCamera:
             clock.sleep_until(end_ns)
         return bool(waiting.frames)
 
+    def nudge(self) -> None:
+        """Nothing: no simulated time passes while something else is done."""
+
     def take(self) -> list[FrameEvent]:
         self._run(self._clock.now_ns())
         return self._waiting.take()

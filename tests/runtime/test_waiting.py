@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from itertools import count
@@ -99,4 +100,19 @@ def test_frames_that_all_have_to_be_taken_are_not_gathered() -> None:
     for t_ns in range(5):
         assert camera.wait(60.0, 100)
         assert stamps(camera.take()) == [t_ns]
+    camera.close()
+
+
+def test_a_nudge_ends_the_wait_that_is_under_way_or_the_next_one() -> None:
+    camera = LiveCamera(CameraUri("memory", "v4l2", "memory"), MonotonicClock(), lambda: Stepped(lambda: False))
+    camera.start()
+    camera.nudge()
+    assert not camera.wait(3600.0)
+    over = threading.Event()
+    thread = threading.Thread(target=lambda: (camera.wait(3600.0, 100), over.set()), daemon=True)
+    thread.start()
+    while not camera._waiting.gather_until_ns:
+        time.sleep(0.001)
+    camera.nudge()
+    assert over.wait(60)
     camera.close()
