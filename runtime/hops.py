@@ -78,7 +78,7 @@ class Hops:
     @property
     def busy(self) -> bool:
         """Something is being computed, or was and waits for `poll`."""
-        return bool(self._done) or not self._idle.is_set()
+        return not self._idle.is_set() or bool(self._done) or self.error is not None  # in this order: what is idle is done
 
     def ready(self) -> None:
         """Wait, for the next hop, until nothing is computed. Raises as `check`."""

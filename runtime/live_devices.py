@@ -44,8 +44,10 @@ QUIET_S = 0.2
 NEAR_TICKS = 2
 """A hop is near when its newest tick ends this soon. Until then frames are gathered: for a loop that sleeps most of the time, to wake up costs as
 much as all it does with a frame."""
-SHORT_NS = 10_000_000
-"""After a turn that took longer than this each frame is taken as it comes."""
+SHORT_NS = 8_000_000
+"""After a turn that took longer than this for a frame, each is taken as it comes: gathered ones would hold up those that follow."""
+LONG_AGO_NS = NS_PER_S
+"""For as long as this: a turn may also be short because there was nothing to do."""
 LOOK_NS = NS_PER_S // 10
 """So often devices and sinks are asked for notices, and lateness and heat are looked at."""
 HEAR_NS = NS_PER_S
@@ -156,7 +158,7 @@ class _Loop:
         self._heat: Heat | None = None
         self._frames = self._estimates = self._degraded = self._jumps = self._skipped = 0
         self._late = Histogram()
-        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = clock.now_ns()
+        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = self._long_ns = clock.now_ns()
         self._asleep_ns = clock.asleep_ns()
         self._newest_ns: int | None = None
         self._sound_ns, self._least_ns = 0, self._wait_ns
@@ -195,7 +197,7 @@ class _Loop:
             self._microphone.read()
         frames = self._taken()
         self._lost = self._losses()
-        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._clock.now_ns()
+        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._long_ns = self._clock.now_ns()
         frames = [frame for frame in frames if 0 <= self._start_ns - frame.t_ns < FRESH_NS]
         if frames:
             self._start_ns = frames[0].t_ns
@@ -259,14 +261,17 @@ class _Loop:
         if now_ns - self._status_ns >= STATUS_NS:
             self._status()
         self._worked_ns = self._clock.now_ns()
+        if self._worked_ns - now_ns > SHORT_NS * max(1, len(frames)):
+            self._long_ns = self._worked_ns
         return bool(frames)
 
     def _near_ns(self) -> int:
-        """When a hop will be near; 0 while one is being computed, and when turns are long."""
-        session = self._session
-        if session.busy or self._worked_ns - self._now_ns > SHORT_NS:
+        """When a hop will be near; 0 when it is, while one is being computed, and when there is no time to spare."""
+        session, now_ns = self._session, self._now_ns
+        if self._spacing_ns or now_ns - self._long_ns < LONG_AGO_NS or session.busy:
             return 0
-        return session.due_ns - NEAR_TICKS * NS_PER_S // session.rate_hz
+        near_ns = session.due_ns - NEAR_TICKS * NS_PER_S // session.rate_hz
+        return near_ns if near_ns > now_ns else 0
 
     def _hear(self) -> None:
         self._fetched_ns = self._now_ns
@@ -350,7 +355,7 @@ class _Loop:
         detail = f"{seconds:.1f} s passed between two turns of the loop ({why}); no estimates for them"
         self._notice(Notice(now_ns, "clock_jump", f"{detail}, from t_ns {since_ns} to {now_ns}"))
         self._newest_ns = None
-        self._pushed_ns = self._heard_ns = self._estimate_ns = self._epoch_ns = now_ns
+        self._pushed_ns = self._heard_ns = self._estimate_ns = self._epoch_ns = self._long_ns = now_ns
         self._degrader.forget(now_ns)
         if self._smooth is not None:
             self._smooth.clear()

@@ -146,10 +146,11 @@ class LiveCamera:
         if not self._waiting.frames:
             return []
         with self._lock:
+            taken = self._waiting.take()
             self._came.hush()
             if self._keep_all:
-                self._went.ring()
-            return self._waiting.take()
+                self._went.ring()  # after they were taken: who hears it looks at once
+            return taken
 
     def notices(self) -> list[Notice]:
         """See `sources.Camera`."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -14,7 +16,9 @@ from sage_edge.runtime.sources import CameraCounts, FrameEvent
 from sage_edge.runtime.sources.camera import LiveCamera
 from sage_edge.runtime.sources.uri import CameraUri
 from sage_edge.runtime.sources.waiting import MOST, Waiting
+from sage_edge.runtime.sources.watch import Limits
 
+CALM = Limits(stall_s=math.inf, frozen_s=math.inf, black_s=math.inf)
 PIXELS = np.zeros((2, 2, 3), np.uint8)
 
 
@@ -79,13 +83,23 @@ class Stepped:
     def close(self) -> None: ...
 
 
+def soon(call: Callable[[], bool]) -> bool:
+    """What `call` gives, which must not take half a minute."""
+    given: list[bool] = []
+    thread = threading.Thread(target=lambda: given.append(call()), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert given, "it does not come back"
+    return given[0]
+
+
 def test_a_wait_for_a_live_camera_ends_with_the_frames_that_were_gathered_or_with_its_time() -> None:
     reader = Stepped(lambda: camera._waiting.gather_until_ns > 0)
-    camera = LiveCamera(CameraUri("memory", "v4l2", "memory"), MonotonicClock(), lambda: reader)
+    camera = LiveCamera(CameraUri("memory", "v4l2", "memory"), MonotonicClock(), lambda: reader, CALM)
     camera.start()
-    for left, timeout_s, gather_until_ns, expected in ((3, 60.0, 100, [0, 1, 2]), (2, 60.0, 4, [3, 4]), (1, 0.5, 100, [5])):
+    for left, timeout_s, gather_until_ns, expected in ((3, 3600.0, 100, [0, 1, 2]), (2, 3600.0, 4, [3, 4]), (1, 0.5, 100, [5])):
         reader.left = left
-        assert camera.wait(timeout_s, gather_until_ns)
+        assert soon(partial(camera.wait, timeout_s, gather_until_ns))
         assert stamps(camera.take()) == expected
     assert not camera.wait(0.0, 100)
     camera.close()
@@ -94,11 +108,31 @@ def test_a_wait_for_a_live_camera_ends_with_the_frames_that_were_gathered_or_wit
 
 def test_frames_that_all_have_to_be_taken_are_not_gathered() -> None:
     reader = Stepped(lambda: True)
-    camera = LiveCamera(CameraUri("memory", "file", "memory"), MonotonicClock(), lambda: reader, keep_all=True)
+    camera = LiveCamera(CameraUri("memory", "file", "memory"), MonotonicClock(), lambda: reader, CALM, keep_all=True)
     camera.start()
     reader.left = 5
     for t_ns in range(5):
-        assert camera.wait(60.0, 100)
+        assert soon(partial(camera.wait, 3600.0, 100))
+        assert stamps(camera.take()) == [t_ns]
+    camera.close()
+
+
+class Slow(Waiting):
+    """Takes long to take, so that other threads run meanwhile."""
+
+    def take(self) -> list[FrameEvent]:
+        time.sleep(0.002)
+        return super().take()
+
+
+def test_a_camera_that_waits_until_a_frame_is_taken_hears_of_it_when_it_was() -> None:
+    reader = Stepped(lambda: True)
+    camera = LiveCamera(CameraUri("memory", "file", "memory"), MonotonicClock(), lambda: reader, CALM, keep_all=True)
+    camera._waiting = Slow(camera.counts)
+    camera.start()
+    reader.left = 20
+    for t_ns in range(20):
+        assert soon(partial(camera.wait, 3600.0))
         assert stamps(camera.take()) == [t_ns]
     camera.close()
 
@@ -107,12 +141,15 @@ def test_a_nudge_ends_the_wait_that_is_under_way_or_the_next_one() -> None:
     camera = LiveCamera(CameraUri("memory", "v4l2", "memory"), MonotonicClock(), lambda: Stepped(lambda: False))
     camera.start()
     camera.nudge()
-    assert not camera.wait(3600.0)
-    over = threading.Event()
-    thread = threading.Thread(target=lambda: (camera.wait(3600.0, 100), over.set()), daemon=True)
+    assert not soon(partial(camera.wait, 3600.0))
+
+    def nudge() -> None:
+        while not camera._waiting.gather_until_ns:
+            time.sleep(0.001)
+        camera.nudge()
+
+    thread = threading.Thread(target=nudge, daemon=True)
     thread.start()
-    while not camera._waiting.gather_until_ns:
-        time.sleep(0.001)
-    camera.nudge()
-    assert over.wait(60)
+    assert not soon(partial(camera.wait, 3600.0, 100))
+    thread.join(60)
     camera.close()
