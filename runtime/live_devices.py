@@ -38,10 +38,8 @@ LONG_NS = 60 * NS_PER_S
 ASLEEP_NS = NS_PER_S
 """The machine was suspended for longer than this; the clock stood still, but what comes now does not belong to what came before."""
 TURN_S = 1 / 30
-"""The longest turn while nothing comes."""
-QUIET_S = 0.2
-"""The same while no hop is near."""
-NEAR_TICKS = 2
+"""The longest turn while nothing comes; while no hop is near, as long as a silent device is waited for."""
+NEAR_TICKS = 1
 """A hop is near when its newest tick ends this soon. Until then frames are gathered: for a loop that sleeps most of the time, to wake up costs as
 much as all it does with a frame."""
 SHORT_NS = 8_000_000
@@ -222,11 +220,11 @@ class _Loop:
     def _turn(self) -> bool:
         """Whether there was a frame."""
         near_ns = self._near_ns()
-        longest_s = min(QUIET_S, max(TURN_S, (near_ns - self._now_ns) / NS_PER_S))
-        if self._camera is None:
-            self._clock.sleep(longest_s)
+        quiet_s = max(TURN_S, self._wait_ns / NS_PER_S)
+        if self._camera is not None:
+            self._camera.wait(quiet_s if near_ns else TURN_S, near_ns)
         else:
-            self._camera.wait(longest_s, near_ns)
+            self._clock.sleep(min(quiet_s, max(TURN_S, (near_ns - self._now_ns) / NS_PER_S)))
         now_ns = self._clock.now_ns()
         elapsed_ns, waited_ns, self._now_ns = now_ns - self._now_ns, now_ns - self._worked_ns, now_ns
         asleep_ns = self._clock.asleep_ns() - self._asleep_ns

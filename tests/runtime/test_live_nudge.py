@@ -76,7 +76,6 @@ def slow_down(session: Session) -> None:
 
 def test_an_estimate_waits_for_no_frame(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_devices, "TURN_S", 3600.0)
-    monkeypatch.setattr(live_devices, "QUIET_S", 3600.0)
     clock, kept = MonotonicClock(), First()
     calm = Limits(stall_s=math.inf, frozen_s=math.inf)
     camera = LiveCamera(CameraUri("memory", "file", "memory"), clock, lambda: OneHop(clock, kept.begun), calm, keep_all=True)
