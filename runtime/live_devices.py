@@ -244,8 +244,7 @@ class _Loop:
         if now_ns >= due_ns + self._sound_ns or now_ns - self._fetched_ns >= HEAR_NS:
             self._hear()
             self._count_losses()
-        if frames:
-            self._see(frames)
+        self._see(frames)
         ready_ns = self._ready_ns()
         if ready_ns >= due_ns:  # as it was before this turn's frame and sound: at worst once more than needed
             session.advance(ready_ns)
@@ -264,11 +263,11 @@ class _Loop:
         return bool(frames)
 
     def _near_ns(self) -> int:
-        """When a hop will be near; 0 when it is, while one is being computed, and when there is no time to spare."""
+        """When a hop will be near, or a status due; 0 when that is now, while a hop is being computed, and when there is no time to spare."""
         session, now_ns = self._session, self._now_ns
         if self._spacing_ns or now_ns - self._long_ns < LONG_AGO_NS or session.busy:
             return 0
-        near_ns = session.due_ns - NEAR_TICKS * NS_PER_S // session.rate_hz
+        near_ns = min(session.due_ns - NEAR_TICKS * NS_PER_S // session.rate_hz, self._status_ns + STATUS_NS)
         return near_ns if near_ns > now_ns else 0
 
     def _hear(self) -> None:
@@ -418,7 +417,7 @@ class _Loop:
             sink.notice(notice)
 
     def _status(self) -> None:
-        self._status_ns = self._now_ns - (self._now_ns - self._status_ns) % STATUS_NS  # once a second, however long turns are
+        self._status_ns = self._now_ns
         status = self._line.line(self._session.drops, self._heat)
         for sink in self._sinks:
             sink.status(status)

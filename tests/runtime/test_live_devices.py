@@ -359,9 +359,7 @@ def test_a_machine_that_was_suspended_begins_anew_though_its_clock_stood_still(b
 
     done = run(bundle, 16, clock=clock, stop=stop)
     (notice,) = [n for n in done.kept.notices_ if n.what == "clock_jump"]
-    said, _, why = notice.detail.partition(" s passed between two turns of the loop ")
-    assert 3600 <= float(said) <= 3600 + WAIT_MS / 1000, "and a turn"
-    assert why.startswith("(the machine slept)")
+    assert notice.detail.startswith("3600.1 s passed between two turns of the loop (the machine slept)"), "and a turn of three frames"
     before = [e for e in done.kept.estimates if e.t_ns <= slept[0]]
     after = [e for e in done.kept.estimates if e.t_ns > slept[0]]
     assert before[-1].audio.warm
@@ -463,7 +461,7 @@ def test_status_once_a_second_hello_first(bundle: Bundle) -> None:
     assert (hello["camera"], hello["microphone"], hello["faces"], hello["budget_ms"]) == ("simulated:camera", "simulated:microphone", "largest", 700)
     statuses = done.kept.statuses
     assert len(statuses) == pytest.approx(65, abs=2)
-    assert all(abs(b["t_ns"] - a["t_ns"] - NS) <= WAIT_MS * 1e6 for a, b in pairwise(statuses[:-1]))
+    assert all(NS <= b["t_ns"] - a["t_ns"] < 1.1 * NS for a, b in pairwise(statuses[:-1]))
     json.dumps([hello, statuses], allow_nan=False)
     second = statuses[30]
     assert {"type", "v", "t_ns", "stages", "drops", "camera", "microphone", "sinks", "process"} == set(second)
