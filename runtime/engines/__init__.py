@@ -40,6 +40,13 @@ class Engine(Protocol):
     def threads(self) -> int:
         """Threads that one `run` uses."""
 
+    def read_from(self, name: str, array: NDArray[Any]) -> None:
+        """Take the input `name` from `array` from now on, where it lies: like `inputs[name]` in shape and type, C-contiguous, on a cache line.
+
+        It must stay as it is during `run`. Nothing is copied but by TensorRT, whose memory the GPU reads: `inputs[name]` holds it then.
+        Raises EngineError.
+        """
+
     def run(self, items: int | None = None) -> None:
         """Compute `outputs` from `inputs`: of the first `items` of the batch, of all when None; the outputs behind them are undefined then.
 

@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
+from ..native.handle import address
 
-_ALIGN = 64
+ALIGN = 64
+"""Bytes of a cache line."""
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Zeros that start on a cache line."""
     size = int(np.prod(shape)) * dtype.itemsize
-    raw = np.zeros(size + _ALIGN, np.uint8)
-    start = -raw.ctypes.data % _ALIGN
+    raw = np.zeros(size + ALIGN, np.uint8)
+    start = -raw.ctypes.data % ALIGN
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
@@ -30,6 +32,15 @@ def static_shape(path: Path, name: str, sizes: Sequence[object], batch: int) -> 
     if shape and shape[0] != batch:
         raise EngineError(f"{path}: {name} is made for batches of {shape[0]}, not {batch}; export the graph again")
     return tuple(int(size) for size in shape if isinstance(size, int))
+
+
+def check_like(path: Path, name: str, array: NDArray[Any], own: NDArray[Any] | None) -> None:
+    """Raise EngineError unless an engine can read its input `name` from `array` as it does from its `own`."""
+    if own is None:
+        raise EngineError(f"{path.name} has no input {name!r}")
+    if array.shape != own.shape or array.dtype != own.dtype or not array.flags.c_contiguous or address(array) % ALIGN:
+        wanted = f"{own.dtype} {list(own.shape)}, C-contiguous, from a multiple of {ALIGN} bytes on"
+        raise EngineError(f"{path.name} cannot read {name!r} from {array.dtype} {list(array.shape)} at {address(array):#x}, needs {wanted}")
 
 
 def check_items(path: Path, items: int, batch: int) -> int:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from .. import cpu, onnx_file
 from ..errors import EngineError
+from ..native.handle import address
 from ..ort import load
-from .arrays import aligned_zeros, check_items, one_line, static_shape
+from .arrays import aligned_zeros, check_items, check_like, one_line, static_shape
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float)": np.dtype(np.float32),
@@ -69,8 +70,10 @@ class OnnxRuntimeEngine:
             self._session: Any = ort.InferenceSession(str(path), options, providers=_PROVIDERS[hint], disabled_optimizers=_spoils(precision))
             self._inputs = {arg.name: self._allocate(arg, batch) for arg in self._session.get_inputs()}
             self._outputs = {arg.name: self._allocate(arg, batch) for arg in self._session.get_outputs()}
+            self._read = {**self._inputs}
             fixed = any(isinstance(arg.shape[0], int) for arg in (*self._session.get_inputs(), *self._session.get_outputs()) if arg.shape)
-            self._bindings: list[Any] = [self._bind(batch if fixed else items) for items in range(1, batch + 1)]
+            self._items = [batch if fixed else items for items in range(1, batch + 1)]
+            self._bindings: list[Any] = [self._bind(items) for items in self._items]
         except EngineError:
             raise
         except Exception as error:  # onnxruntime raises its own classes, RuntimeError and ValueError alike
@@ -90,6 +93,13 @@ class OnnxRuntimeEngine:
     def threads(self) -> int:
         return self._threads
 
+    def read_from(self, name: str, array: NDArray[Any]) -> None:
+        if array is not self._read.get(name):
+            check_like(self._path, name, array, self._inputs.get(name))
+            for items, binding in zip(self._items, self._bindings, strict=True):
+                _bind_array(binding.bind_input, name, array, items)
+            self._read[name] = array
+
     def run(self, items: int | None = None) -> None:
         if self._session is None:
             raise EngineError(f"{self._path.name} was closed; open it again")
@@ -100,20 +110,24 @@ class OnnxRuntimeEngine:
             raise EngineError(f"{self._path} failed to run ({one_line(error)}); check it with sage-edge verify") from None
 
     def close(self) -> None:
-        self._bindings, self._session = [], None
+        self._items, self._bindings, self._session = [], [], None
 
     def _bind(self, items: int) -> Any:
         """The first `items` of the arrays, for one run after another."""
         binding = self._session.io_binding()
         for bind, arrays in ((binding.bind_input, self._inputs), (binding.bind_output, self._outputs)):
             for name, array in arrays.items():
-                bind(name, "cpu", 0, array.dtype, (items, *array.shape[1:]) if array.shape else (), array.ctypes.data)
+                _bind_array(bind, name, array, items)
         return binding
 
     def _allocate(self, arg: Any, batch: int) -> NDArray[Any]:
         if arg.type not in _DTYPES:
             raise EngineError(f"{self._path}: {arg.name} has type {arg.type}, one of {', '.join(_DTYPES)} is needed; export the graph again")
         return aligned_zeros(static_shape(self._path, arg.name, arg.shape, batch), _DTYPES[arg.type])
+
+
+def _bind_array(bind: Any, name: str, array: NDArray[Any], items: int) -> None:
+    bind(name, "cpu", 0, array.dtype, (items, *array.shape[1:]) if array.shape else (), address(array))
 
 
 def _check_cuda(ort: Any, path: Path, precision: str | None) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .. import ov
 from ..errors import EngineError
-from .arrays import aligned_zeros, check_items, one_line, static_shape
+from .arrays import aligned_zeros, check_items, check_like, one_line, static_shape
 
 INSTALL = "pip install 'sage-edge[openvino]'"
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -55,7 +55,10 @@ class OpenVINOEngine:
             compiled = core.compile_model(model, "CPU", _options(threads, hint))
             self._inputs = {port.any_name: self._array(port, batch) for port in compiled.inputs}
             self._outputs = {port.any_name: self._array(port, batch) for port in compiled.outputs}
-            self._requests: list[Any] = [self._request(compiled, batch if fixed else items) for items in range(1, batch + 1)]
+            self._ports = {port.any_name: port for port in (*compiled.inputs, *compiled.outputs)}
+            self._read = {**self._inputs}
+            self._items = [batch if fixed else items for items in range(1, batch + 1)]
+            self._requests: list[Any] = [self._request(compiled, items) for items in self._items]
         except EngineError:
             raise
         except Exception as error:  # see above
@@ -73,6 +76,13 @@ class OpenVINOEngine:
     def threads(self) -> int:
         return self._threads
 
+    def read_from(self, name: str, array: NDArray[Any]) -> None:
+        if array is not self._read.get(name):
+            check_like(self._path, name, array, self._inputs.get(name))
+            for items, request in zip(self._items, self._requests, strict=True):
+                self._place(request, name, array, items)
+            self._read[name] = array
+
     def run(self, items: int | None = None) -> None:
         if not self._requests:
             raise EngineError(f"{self._path.name} was closed; open it again")
@@ -83,16 +93,17 @@ class OpenVINOEngine:
             raise EngineError(f"{self._path} failed to run ({one_line(error)}); check it with sage-edge verify") from None
 
     def close(self) -> None:
-        self._requests = []
+        self._items, self._requests = [], []
 
     def _request(self, compiled: Any, items: int) -> Any:
         """A request over the first `items` of the arrays; all requests of a graph share its memory for what is in between."""
         request = compiled.create_infer_request()
-        for ports, arrays in ((compiled.inputs, self._inputs), (compiled.outputs, self._outputs)):
-            for port in ports:
-                array = arrays[port.any_name]
-                request.set_tensor(port, ov.load().Tensor(array[:items] if array.ndim else array, shared_memory=True))
+        for name, array in (*self._inputs.items(), *self._outputs.items()):
+            self._place(request, name, array, items)
         return request
+
+    def _place(self, request: Any, name: str, array: NDArray[Any], items: int) -> None:
+        request.set_tensor(self._ports[name], ov.load().Tensor(array[:items] if array.ndim else array, shared_memory=True))
 
     def _array(self, port: Any, batch: int) -> NDArray[Any]:
         name, kind = port.any_name, port.element_type.get_type_name()

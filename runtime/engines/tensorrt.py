@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..errors import EngineError
 from ..trt import line, load, logger
 from . import plans
-from .arrays import check_items, static_shape
+from .arrays import check_items, check_like, static_shape
 from .cuda import Cuda, Graph, open_cuda
 
 if TYPE_CHECKING:
@@ -180,6 +180,12 @@ class TensorRTEngine:
     def threads(self) -> int:
         """One: the host only starts the work and waits."""
         return 1
+
+    def read_from(self, name: str, array: NDArray[Any]) -> None:
+        own = self.inputs.get(name)
+        if array is not own:
+            check_like(self._path, name, array, own)
+            np.copyto(self.inputs[name], array)
 
     def run(self, items: int | None = None) -> None:
         lane = self._open_lane()

@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from sage_edge.runtime import Bundle, EngineError, UsageError, open_engine
 from sage_edge.runtime.engines import default_threads
+from sage_edge.runtime.engines.arrays import aligned_zeros
 
 
 def save(path: Path, kind: int = TensorProto.FLOAT, shape: tuple[object, ...] = ("n", 4), op: str = "Neg") -> Path:
@@ -101,6 +102,45 @@ def test_a_graph_of_a_fixed_batch_computes_all_of_it(tmp_path: Path, backend: st
     engine.inputs["x"][...] = np.arange(12).reshape(3, 4)
     engine.run(2)
     assert np.array_equal(engine.outputs["y"][:2], -engine.inputs["x"][:2])
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_an_input_is_read_where_somebody_else_has_it(tmp_path: Path, backend: str) -> None:
+    if backend == "openvino" and find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
+    with contextlib.closing(open_engine(save(tmp_path / "g.onnx", shape=("n", 16)), backend, batch=3)) as engine:
+        own, y, block = engine.inputs["x"], engine.outputs["y"], aligned_zeros((9, 16), np.dtype(np.float32))
+        own[...] = 100
+        for at in (0, 5, 6, 0):
+            engine.read_from("x", block[at : at + 3])
+            for items in (3, 1, 2, 3):
+                block[...] = np.random.default_rng(at + items).standard_normal(block.shape)
+                engine.run(items)
+                assert np.array_equal(y[:items], -block[at : at + items]), "what lies there now, not a copy of what lay there"
+        engine.read_from("x", own)
+        engine.run()
+        assert (y == -100).all()
+        assert engine.inputs["x"] is own
+        assert (own == 100).all()
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_what_no_input_can_be_read_from_is_refused_and_all_is_as_before(tmp_path: Path, backend: str) -> None:
+    if backend == "openvino" and find_spec("openvino") is None:
+        pytest.skip("openvino is not installed")
+    with contextlib.closing(open_engine(save(tmp_path / "g.onnx", shape=("n", 16)), backend, batch=2)) as engine:
+        engine.inputs["x"][...] = 3
+        block = aligned_zeros((4, 16), np.dtype(np.float32))
+        beside = block.reshape(-1)[8:40].reshape(2, 16)
+        needs = r"needs float32 \[2, 16\], C-contiguous, from a multiple of 64"
+        for wrong in (block, block[:1], block[::2], beside, block[:2].view(np.int32), aligned_zeros((16, 2), np.dtype(np.float32)).T):
+            with pytest.raises(EngineError, match=r"g\.onnx cannot read 'x' from .*, " + needs) as caught:
+                engine.read_from("x", wrong)
+            assert "\n" not in str(caught.value)
+        with pytest.raises(EngineError, match=r"g\.onnx has no input 'y'"):
+            engine.read_from("y", block[:2])
+        engine.run()
+        assert (engine.outputs["y"] == -3).all()
 
 
 def test_threads(tmp_path: Path) -> None:

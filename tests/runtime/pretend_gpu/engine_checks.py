@@ -27,6 +27,7 @@ sys.path += [str(Path(__file__).resolve().parents[2] / "trt"), str(Path(__file__
 import standin
 
 from sage_edge.runtime.engines import open_engine, plans
+from sage_edge.runtime.engines.arrays import aligned_zeros
 from sage_edge.runtime.engines.tensorrt import TensorRTEngine
 from sage_edge.runtime.errors import EngineError
 from sage_edge.runtime.files import sha256_file
@@ -169,6 +170,24 @@ def check_runs_are_right_in_place_and_allocate_once(fake: Fake) -> None:
         assert {name: array.ctypes.data for name, array in {**engine.inputs, **engine.outputs}.items()} == places
         assert fake.made() == {**made, "graph": 1, "exec": 1}
         assert fake.pageable() == 0
+
+
+def check_what_is_read_from_elsewhere_is_copied_to_where_the_device_reads(fake: Fake) -> None:
+    with opened(batch=3) as engine:
+        assert compute(engine, 0)
+        a, b, made = engine.inputs["a"], engine.inputs["b"].copy(), fake.made()
+        block = aligned_zeros((5, WIDTH), np.dtype(np.float32))
+        for seed in range(4):
+            block[...] = np.random.default_rng(seed).standard_normal(block.shape)
+            engine.read_from("a", block[:3])
+            engine.run()
+            assert np.array_equal(engine.outputs["y"], 2 * block[:3] + b)
+        engine.read_from("a", a)
+        assert compute(engine, 5)
+        assert fake.made() == {**made, "graph": 1, "exec": 1}
+        assert fake.pageable() == 0
+        assert "cannot read 'a' from float32 [2" in refused(lambda: engine.read_from("a", block[:2]))
+        assert "has no input 'y'" in refused(lambda: engine.read_from("y", block[:3]))
 
 
 def check_the_graph_is_captured_once_after_a_run_without(fake: Fake) -> None:
