@@ -1,7 +1,7 @@
 """What is computed once per hop, sound and fusion, in the caller's thread or in one of its own; its estimates are waited for by whoever polls.
 
-    hops.ready()                               # the hop before has let go of the engines' inputs
-    ...                                        # write them
+    hops.ready()                               # the hop before has let go of the engines' inputs, and of its windows
+    ...                                        # write the masks
     hops.run(Hop(...))
     for estimate in hops.poll(): ...
 
@@ -32,17 +32,19 @@ from .tracks import Seen
 
 @dataclass(frozen=True)
 class Hop:
-    """What was decided, beside what lies in the engines' inputs: tick `newest` and the `ticks` - 1 before it are this hop's.
+    """What was decided, beside the masks in fusion's inputs: tick `newest` and the `ticks` - 1 before it are this hop's.
 
-    `seen` has one face, or None, for each item of fusion. `samples` are this hop's, a view of the audio engine's input; `heard`: there is any sound
-    in the window. `spent_ns` is what it took to write the inputs.
+    `seen` has one face, or None, for each item of fusion. `visual` [most, W, dim] and `samples` [S] are the windows, which stay as they are until the
+    next `ready`; `its` are the hop's own samples; `heard`: there is any sound in the window. `spent_ns` is what it took to find all that.
     """
 
     newest: int
     ticks: int
     epoch_ns: int
     seen: tuple[Seen | None, ...]
+    visual: NDArray[np.float32]
     samples: NDArray[np.float32]
+    its: slice
     heard: bool
     drops: Drops
     spent_ns: int
@@ -131,16 +133,24 @@ class Hops:
         start = perf_counter_ns()
         audio, fusion = self._graphs.audio, self._graphs.fusion
         items, inputs = len(hop.seen), fusion.inputs
+        sound = inputs["audio"]
         if hop.heard:
+            audio.read_from("samples", hop.samples[np.newaxis])
+            before = perf_counter_ns()
             audio.run()
-            self._audio_ns.add(perf_counter_ns() - start)
-            np.copyto(inputs["audio"][:items], audio.outputs["audio"])
+            self._audio_ns.add(perf_counter_ns() - before)
+            if len(sound) == 1:
+                sound = audio.outputs["audio"]
+            else:
+                np.copyto(sound[:items], audio.outputs["audio"])
         else:
-            inputs["audio"][:items] = 0
+            sound[:items] = 0
+        fusion.read_from("visual", hop.visual)
+        fusion.read_from("audio", sound)
         before = perf_counter_ns()
         fusion.run(items)
         self._fusion_ns.add(perf_counter_ns() - before)
-        level = AudioLevel(rms_dbfs(hop.samples), bool(inputs["audio_mask"][0].all()))
+        level = AudioLevel(rms_dbfs(hop.samples[hop.its]), bool(inputs["audio_mask"][0].all()))
         estimates = [self._estimate(hop, item, level) for item in range(items)]
         self._hop_ns.add(hop.spent_ns + perf_counter_ns() - start)
         return estimates
@@ -149,7 +159,7 @@ class Hops:
         outputs, seen = self._graphs.fusion.outputs, hop.seen[item]
         for name, array in outputs.items():
             if not np.isfinite(array[item]).all():
-                self._not_finite(name, item, hop.newest)
+                self._not_finite(name, item, hop)
         first = hop.newest + 1 - hop.ticks
         values = np.clip(outputs["estimates"][item, -hop.ticks :], -1.0, 1.0).tolist()
         trail = tuple((hop.epoch_ns + tick_time_ns(first + i, self._rate_hz), valence, arousal) for i, (valence, arousal) in enumerate(values))
@@ -168,13 +178,14 @@ class Hops:
             trail=trail,
         )
 
-    def _not_finite(self, name: str, item: int, newest: int) -> None:
+    def _not_finite(self, name: str, item: int, hop: Hop) -> None:
         """A graph of finite weights on finite inputs overflowed: say which one, rather than give numbers that mean nothing."""
-        inputs, output = self._graphs.fusion.inputs, self._graphs.fusion.outputs[name][item]
-        guilty = next((graph for graph in ("visual", "audio") if not np.isfinite(inputs[graph][item]).all()), "fusion")
+        output = self._graphs.fusion.outputs[name][item]
+        given = {"visual": hop.visual[item], **({"audio": self._graphs.audio.outputs["audio"]} if hop.heard else {})}
+        guilty = next((graph for graph, values in given.items() if not np.isfinite(values).all()), "fusion")
         raise EngineError(
             f"the {guilty} graph in {self._graphs.precision} left {output.size - int(np.isfinite(output).sum())} non-finite values in {name!r} "
-            f"at tick {newest}; use precision='fp32' or compile the bundle again"
+            f"at tick {hop.newest}; use precision='fp32' or compile the bundle again"
         )
 
 

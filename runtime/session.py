@@ -404,15 +404,14 @@ class Session:
         hops.ready()
         start = perf_counter_ns()
         ticks = newest - self._decided
-        samples, inputs = graphs.audio.inputs["samples"][0], graphs.fusion.inputs
+        inputs = graphs.fusion.inputs
         masks = inputs["audio_mask"]
-        heard = self._sound.window(newest, masks[0])
-        seen = self._tracks.fill(self._next_tick - 1 - newest, inputs["visual"], inputs["visual_mask"])
+        samples, heard = self._sound.window(newest, masks[0])
+        visual, seen = self._tracks.fill(self._next_tick - 1 - newest, inputs["visual"], inputs["visual_mask"])
         masks[1 : len(seen)] = masks[0]
         first, its, end = (first_sample(newest + 1 - n, self.rate_hz, self.sample_rate_hz) for n in (self.window, ticks, 0))
-        samples = samples[its - first : end - first]
         epoch_ns = self._time.epoch_ns or 0
-        hops.run(Hop(newest, ticks, epoch_ns, seen, samples, heard, self.drops, perf_counter_ns() - start))
+        hops.run(Hop(newest, ticks, epoch_ns, seen, visual, samples, slice(its - first, end - first), heard, self.drops, perf_counter_ns() - start))
         self._plan_hop(newest, newest + self.hop)
 
     def _plan_hop(self, decided: int, newest: int) -> None:

@@ -11,8 +11,10 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from .engines.arrays import ALIGN
 from .estimate import Face
 from .native import FeatureWindow
+from .native.handle import address
 
 Seen = tuple[Face, int]
 """A face, and the time of its frame in ns after the epoch."""
@@ -23,51 +25,61 @@ _NOBODY = -(1 << 63)
 class TrackWindows:
     """The newest `rows` ticks, for windows of `window` ticks. `features`, float32 [most, dim], is where a tick's lie when it is pushed.
 
-    With `joined`, all faces are one window, whatever their tracks; `most` is 1 then.
+    With `joined`, all faces are one window, whatever their tracks; `most` is 1 then, and a window that was given stays as it is for another `window`
+    ticks beyond `rows`.
     """
 
     def __init__(self, features: NDArray[np.float32], rows: int, window: int, joined: bool) -> None:
         most, self._dim = features.shape
+        rows += window if joined else 0
         self.rows, self._window, self._most, self._joined = rows, window, most, joined
         self._features = FeatureWindow(rows, features.size)
         self._push = self._features.push_from(features)
         self._every = np.arange(window)
         # as FeatureWindow does it: every row twice, so that the newest are one block
-        self._numbers = np.full((2 * rows, most), _NOBODY, np.int64)
-        self._flat = memoryview(self._numbers.reshape(-1).data)  # single numbers are written faster there
+        self._numbers = np.full((2 * self.rows, most), _NOBODY, np.int64)
+        self._mask = np.zeros(2 * self.rows, np.float32)  # of joined windows, which need no numbers
+        self._marks = memoryview(self._mask.data if joined else self._numbers.reshape(-1).data)  # single numbers are written faster there
         self._seen: deque[tuple[Seen, ...]] = deque([()] * rows, maxlen=rows)
         self._at = 0
 
     def push(self, seen: tuple[Seen, ...]) -> None:
         """The next tick and its faces, largest first; the features of so many are taken."""
-        most, numbers, n = self._most, self._flat, len(seen)
+        most, marks, n, rows = self._most, self._marks, len(seen), self.rows
         at = self._at * most
-        for item in range(most):
-            numbers[at + item] = numbers[at + item + self.rows * most] = seen[item][0].track if item < n else _NOBODY
+        if self._joined:
+            marks[at] = marks[at + rows] = 1 if n else 0
+        else:
+            for item in range(most):
+                marks[at + item] = marks[at + item + rows * most] = seen[item][0].track if item < n else _NOBODY
         self._push(n * self._dim)
-        self._at = (self._at + 1) % self.rows
+        self._at = (self._at + 1) % rows
         self._seen.append(seen)
 
     def clear(self) -> None:
         """Forget every tick."""
         self._features.skip(self.rows)
         self._numbers[:] = _NOBODY
+        self._mask[:] = 0
         self._seen.extend([()] * self.rows)
 
-    def fill(self, behind: int, visual: NDArray[np.float32], mask: NDArray[np.float32]) -> tuple[Seen | None, ...]:
-        """Write the windows that end `behind` ticks before the newest into `visual` [most, W, dim] and `mask` [most, W].
+    def fill(self, behind: int, visual: NDArray[np.float32], mask: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[Seen | None, ...]]:
+        """The windows that end `behind` ticks before the newest: `visual` [most, W, dim], into which they were written, or features as they lie here,
+        from a cache line on; fills `mask` [most, W].
 
-        Returns the face of the last tick of each window that was written: one for each face of that tick, in its order, or one None where it has no
-        face; that window is then of the track that was seen last.
+        And the face of the last tick of each window: one for each face of that tick, in its order, or one None where it has no face; that window is
+        then of the track that was seen last.
         """
         high = self.rows - behind
         low = high - self._window
-        features, numbers = self._features.view()[low:high], self._numbers[self._at + low : self._at + high]
-        last = self._seen[high - 1]
+        features, last = self._features.view()[low:high], self._seen[high - 1]
         if self._joined:
-            np.copyto(visual[0], features)
-            np.not_equal(numbers[:, 0], _NOBODY, out=mask[0], casting="unsafe")
-            return last or (None,)
+            mask[0] = self._mask[self._at + low : self._at + high]
+            if address(features) % ALIGN:
+                np.copyto(visual[0], features)
+                return visual, last or (None,)
+            return features[np.newaxis], last or (None,)
+        numbers = self._numbers[self._at + low : self._at + high]
         by_face = features.reshape(self._window, self._most, self._dim)
         for item, track in enumerate([face.track for face, _ in last] or [self._last_seen(numbers)]):
             here = numbers == track
@@ -75,7 +87,7 @@ class TrackWindows:
             np.copyto(visual[item], by_face[self._every, here.argmax(axis=1)])
             visual[item, ~there] = 0
             mask[item] = there
-        return last or (None,)
+        return visual, last or (None,)
 
     def _last_seen(self, numbers: NDArray[np.int64]) -> int | None:
         """The largest face of the last tick that has any."""

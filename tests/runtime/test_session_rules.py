@@ -248,7 +248,7 @@ def test_gap_in_the_sound(make: Make) -> None:
     _, audio = masks(session)
     assert list(audio[-30:]) == [True] * 15 + [False] * 8 + [True] * 7
     assert session._graphs is not None
-    samples = session._graphs.audio.inputs["samples"][0]
+    samples = session._graphs.audio._read["samples"][0]
     start = 160_000 - 16_000
     assert np.array_equal(samples[start : start + 8000], NOISE[:8000])
     # tick 22 is half there: its mask is off, so its samples are silent as well
@@ -265,7 +265,16 @@ def test_sound_that_ended_leaves_nothing_behind(make: Make) -> None:
     assert before.audio.rms_dbfs > -30
     assert after.audio.rms_dbfs == -120
     assert session._graphs is not None
-    assert not session._graphs.fusion.inputs["audio"].any()
+    assert not session._graphs.fusion._read["audio"].any()
+
+
+def test_sound_that_ended_leaves_nothing_behind_for_any_face(make: Make) -> None:
+    session = make(t0_ns=0, hop=300, follow="all", most_faces=2)
+    session.push_audio(NOISE[:160_000], 0)
+    session.advance(TICK(600))
+    assert [e.audio.rms_dbfs > -120 for e in session.poll()] == [True, False]
+    assert session._graphs is not None
+    assert not session._graphs.fusion._read["audio"][0].any()
 
 
 def test_sound_far_ahead_of_the_video(make: Make) -> None:
@@ -312,7 +321,7 @@ def test_overlapping_sound_is_dropped(make: Make) -> None:
     finish(session)
     assert session.drops.audio_overruns == 2
     assert session._graphs is not None
-    assert np.array_equal(session._graphs.audio.inputs["samples"][0, -16_000:], NOISE[:16_000])
+    assert np.array_equal(session._graphs.audio._read["samples"][0, -16_000:], NOISE[:16_000])
 
 
 def test_sound_that_comes_after_its_hop_serves_later_windows(make: Make) -> None:

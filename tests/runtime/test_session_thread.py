@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from feeding import SECOND, by_time, events, make_clip, run, stamp
+from feeding import SECOND, by_time, events, make_clip, push, run, stamp
 
 from sage_edge.runtime import Bundle, EngineError, Session, ticks
+from sage_edge.runtime.estimate import Estimate
 
 TICK = ticks.tick_time_ns
 FACE = np.random.default_rng(3).integers(0, 255, (48, 48, 3), np.uint8)
@@ -25,10 +26,10 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def held(session: Session) -> threading.Event:
-    """Fusion waits for this to be set."""
+def held(session: Session, which: str = "fusion") -> threading.Event:
+    """Fusion, or the graph that is named, waits for this to be set."""
     assert session._graphs is not None
-    go, fusion = threading.Event(), session._graphs.fusion
+    go, fusion = threading.Event(), getattr(session._graphs, which)
     plain = fusion.run
 
     def wait(items: int | None = None) -> None:
@@ -48,6 +49,38 @@ def test_the_bits_are_those_of_one_thread(bundle: Bundle, hop: int, follow: str)
             outcomes.append(run(session, order, lambda i: i % 3 == 0))
     assert outcomes[0] == outcomes[1]
     assert len(outcomes[0]) >= 3
+
+
+@pytest.mark.parametrize("which", ["audio", "fusion"])
+@pytest.mark.parametrize("ahead_ms", [0, 950, -950])
+def test_a_hop_that_lasts_as_long_as_the_next_one_reads_what_it_was_given(bundle: Bundle, ahead_ms: int, which: str) -> None:
+    frames, sound = events(make_clip(31, seed=4))
+    order = by_time(frames, [(kind, t_ns - ahead_ms * 1_000_000, (t_ns, samples)) for kind, t_ns, samples in sound])
+    order = [(kind, *data) if kind == "audio" else (kind, t_ns, data) for kind, t_ns, data in order]
+    with Session(bundle, precision="fp32", hop=300, t0_ns=0) as session:
+        expected = run(session, order)
+    assert len(expected) == 4
+    with Session(bundle, precision="fp32", hop=300, t0_ns=0, hop_thread=True) as session:
+        go, pushed, outcome = held(session, which), [0], list[Estimate]()
+
+        def push_all() -> None:
+            for event in order:
+                push(session, event)
+                pushed[0] += 1
+            session.finish()
+            outcome.extend(session.poll())
+
+        thread = threading.Thread(target=push_all)
+        thread.start()
+        until(lambda: session._hops.busy)
+        still = -1
+        while pushed[0] != still:  # until the next hop waits for this one
+            still = pushed[0]
+            time.sleep(0.3)
+        assert thread.is_alive()
+        go.set()
+        thread.join(60)
+    assert outcome == expected
 
 
 def test_frames_are_encoded_while_a_hop_is_computed_and_the_next_hop_waits(bundle: Bundle) -> None:

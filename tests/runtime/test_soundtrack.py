@@ -25,7 +25,8 @@ def test_window_holds_its_ticks_and_nothing_else(window: int) -> None:
     for _ in sound.append(SOUND[:9_100], 0):
         pass
     for newest in range(17):
-        assert sound.window(newest, mask)
+        samples, heard = sound.window(newest, mask)
+        assert heard
         start = ticks.first_sample(newest - window + 1)
         expected = np.zeros(len(samples), np.float32)
         for i, tick in enumerate(range(newest - window + 1, newest + 1)):
@@ -35,7 +36,59 @@ def test_window_holds_its_ticks_and_nothing_else(window: int) -> None:
                 part = expected[low - start : high - start]
                 part[:] = SOUND[low:high][: len(part)]
         assert np.array_equal(samples, expected)
-    assert sound.window(17, mask) == (window > 1)
+    assert sound.window(17, mask)[1] == (window > 1)
+
+
+@pytest.mark.parametrize(("begin", "tick"), [(0, 0), (4_100, 8), (4_267, 8)])
+def test_a_window_is_read_where_it_lies_and_stays_for_as_long_as_another(begin: int, tick: int) -> None:
+    time, sound, own, mask = make(60)
+    given = []
+    noise = np.random.default_rng(1).standard_normal(400_000).astype(np.float32)
+    for at in range(0, len(noise), 8_000):
+        for _ in sound.append(noise[max(at, begin) : at + 8_000].copy(), max(at, begin)):
+            pass
+        if not at:
+            noise[: ticks.first_sample(tick)] = 0  # nobody hears a part of a tick
+        newest = time.ended_samples(time.samples) - 1
+        assert sound.window(newest - 1, mask)[0] is own, "it begins beside a cache line"
+        samples, heard = sound.window(newest, mask)
+        start = ticks.first_sample(newest - 59)
+        assert heard
+        assert not np.shares_memory(samples, own)
+        assert samples.ctypes.data % 64 == 0
+        assert np.array_equal(mask, np.arange(newest - 59, newest + 1) >= tick)
+        given.append((samples, np.concatenate((np.zeros(max(0, -start), np.float32), noise[max(0, start) : start + len(samples)]))))
+        for earlier, expected in given[-7:]:  # 32 000 samples are a window, and 16 000 the lag
+            assert np.array_equal(earlier, expected)
+    assert time.samples == 400_000
+
+
+def test_what_has_not_come_yet_is_silent_though_older_sound_lies_there() -> None:
+    time, sound, _, mask = make(60)
+    for _ in sound.append(np.ones(150_100, np.float32), 0):
+        pass
+    over = time.ended_samples(150_100)
+    for newest in range(over, over + 7):
+        samples, heard = sound.window(newest, mask)
+        there = ticks.first_sample(over) - ticks.first_sample(newest - 59)
+        assert heard
+        assert samples[:there].all()
+        assert not samples[there:].any()
+        assert mask.sum() == 60 - (newest + 1 - over)
+
+
+def test_nothing_of_before_a_restart_is_heard_after_it() -> None:
+    time, sound, _, mask = make(60)
+    for _ in sound.append(np.ones(100_000, np.float32), 50_000):  # within a tick
+        pass
+    time.restart(7 * 10**9)
+    sound.restart()
+    for _ in sound.append(SOUND[:8_000], 0):
+        pass
+    samples, _ = sound.window(14, mask)
+    assert not samples[:-8_000].any()
+    assert np.array_equal(samples[-8_000:], SOUND[:8_000])
+    assert mask.sum() == 15
 
 
 @given(pieces=st.lists(st.tuples(st.integers(-3000, 3000), st.integers(0, 4000)), min_size=1, max_size=12))
@@ -64,7 +117,7 @@ def test_gaps_and_overlaps(pieces: list[tuple[int, int]]) -> None:
         at = max(at, begin + len(kept))
         if at:
             newest = time.ended_samples(at) - 1
-            sound.window(newest, mask)
+            samples, _ = sound.window(newest, mask)
             first = newest - 59
             for i, tick in enumerate(range(first, newest + 1)):
                 low, high = ticks.first_sample(tick), ticks.first_sample(tick + 1)
