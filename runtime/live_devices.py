@@ -11,6 +11,7 @@ here waits for any of them. Stamps are ns of CLOCK_MONOTONIC. A device that is s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +24,7 @@ from .notice import Notice
 from .session import Session
 from .sinks import Sink, SinkClosed
 from .smooth_tracks import SmoothTracks
-from .sources import Camera, FrameEvent, Microphone
+from .sources import Camera, FrameEvent, Microphone, waiting
 from .stages import Histogram, StageSummary
 from .status import StatusLine
 from .thermal import Heat, Thermometer
@@ -38,14 +39,20 @@ LONG_NS = 60 * NS_PER_S
 ASLEEP_NS = NS_PER_S
 """The machine was suspended for longer than this; the clock stood still, but what comes now does not belong to what came before."""
 TURN_S = 1 / 30
-"""The longest turn while nothing comes; while no hop is near, as long as a silent device is waited for."""
+"""The longest turn while nothing comes and a hop is near,"""
+QUIET_S = 0.5
+"""and while none is."""
 NEAR_TICKS = 1
-"""A hop is near when its newest tick ends this soon. Until then frames are gathered: for a loop that sleeps most of the time, to wake up costs as
-much as all it does with a frame."""
-SHORT_NS = 8_000_000
-"""After a turn that took longer than this for a frame, each is taken as it comes: gathered ones would hold up those that follow."""
+"""A hop is near when its newest tick can be over, and sound of that here, this soon. Until then frames are gathered: for a loop that sleeps most
+of the time, to wake up costs as much as all it does with a frame."""
+GATHERED_NS = 30_000_000
+"""What was gathered is worked off within this, less than a tick, and before the next frame but one comes: nothing is late for it, nothing lost."""
+FEWEST = 5
+"""Where fewer frames than these could be gathered, each is taken as it comes."""
+SELDOM = 1.1
+"""Frames come more seldom than ticks when they lie apart by more ticks than this."""
 LONG_AGO_NS = NS_PER_S
-"""For as long as this: a turn may also be short because there was nothing to do."""
+"""For as long as this a turn says what a frame takes: another may be short because there was nothing to do."""
 LOOK_NS = NS_PER_S // 10
 """So often devices and sinks are asked for notices, and lateness and heat are looked at."""
 HEAR_NS = NS_PER_S
@@ -156,7 +163,12 @@ class _Loop:
         self._heat: Heat | None = None
         self._frames = self._estimates = self._degraded = self._jumps = self._skipped = 0
         self._late = Histogram()
-        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = self._long_ns = clock.now_ns()
+        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = self._cost_at_ns = clock.now_ns()
+        self._cost_ns, self._face_ns = GATHERED_NS, GATHERED_NS // FEWEST
+        """What a frame took at most, lately, and what one with a face takes."""
+        self._apart_ns = GATHERED_NS if camera is None else 0
+        """How far frames lay apart at least, the last time some were taken."""
+        self._end_ns = sys.maxsize
         self._asleep_ns = clock.asleep_ns()
         self._newest_ns: int | None = None
         self._sound_ns, self._least_ns = 0, self._wait_ns
@@ -165,6 +177,7 @@ class _Loop:
         self._looked_ns = self._start_ns - LOOK_NS
         self._notices = [part.notices for part in (camera, microphone, *sinks) if part is not None and hasattr(part, "notices")]
         self._capture_ns = session.stages["capture"]
+        self._find_ns, self._crop_ns, self._visual_ns = (session.stages[name] for name in ("find", "crop", "visual"))
         self._lost = self._losses()
         if camera is not None:
             session.when_computed(camera.nudge)
@@ -172,10 +185,11 @@ class _Loop:
 
     def run(self, stop: Callable[[], bool], seconds: float | None) -> str:
         self._begin()
-        end_ns = None if seconds is None else self._start_ns + round(seconds * NS_PER_S)
+        if seconds is not None:
+            self._end_ns = self._start_ns + round(seconds * NS_PER_S)
         ended = "stopped"
         while not stop():
-            if end_ns is not None and self._now_ns >= end_ns:
+            if self._now_ns >= self._end_ns:
                 ended = "seconds"
                 break
             if not self._turn() and getattr(self._camera, "ended", False):
@@ -195,7 +209,7 @@ class _Loop:
             self._microphone.read()
         frames = self._taken()
         self._lost = self._losses()
-        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._long_ns = self._clock.now_ns()
+        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._cost_at_ns = self._clock.now_ns()
         frames = [frame for frame in frames if 0 <= self._start_ns - frame.t_ns < FRESH_NS]
         if frames:
             self._start_ns = frames[0].t_ns
@@ -219,12 +233,13 @@ class _Loop:
 
     def _turn(self) -> bool:
         """Whether there was a frame."""
-        near_ns = self._near_ns()
-        quiet_s = max(TURN_S, self._wait_ns / NS_PER_S)
+        most = self._most()
+        near_ns = self._near_ns() if most > 1 else 0
+        quiet_s = max(0.0, (near_ns - self._now_ns) / NS_PER_S)
         if self._camera is not None:
-            self._camera.wait(quiet_s if near_ns else TURN_S, near_ns)
+            self._camera.wait(min(quiet_s + TURN_S, QUIET_S), near_ns, most)
         else:
-            self._clock.sleep(min(quiet_s, max(TURN_S, (near_ns - self._now_ns) / NS_PER_S)))
+            self._clock.sleep(min(max(quiet_s, TURN_S), QUIET_S))
         now_ns = self._clock.now_ns()
         elapsed_ns, waited_ns, self._now_ns = now_ns - self._now_ns, now_ns - self._worked_ns, now_ns
         asleep_ns = self._clock.asleep_ns() - self._asleep_ns
@@ -258,16 +273,25 @@ class _Loop:
         if now_ns - self._status_ns >= STATUS_NS:
             self._status()
         self._worked_ns = self._clock.now_ns()
-        if self._worked_ns - now_ns > SHORT_NS * max(1, len(frames)):
-            self._long_ns = self._worked_ns
+        cost_ns = (self._worked_ns - now_ns) // max(1, len(frames))
+        if cost_ns >= self._cost_ns or now_ns - self._cost_at_ns >= LONG_AGO_NS:
+            self._cost_ns, self._cost_at_ns = cost_ns, self._worked_ns
         return bool(frames)
 
+    def _most(self) -> int:
+        """How many frames may wait: one, the newest, where there is no time to spare, or where they come more seldom than ticks."""
+        if self._spacing_ns or self._show is not None or self._apart_ns * self._session.rate_hz > SELDOM * NS_PER_S:
+            return 1
+        most = min(GATHERED_NS, self._apart_ns) // max(1, self._cost_ns, self._face_ns)
+        return min(most, waiting.MOST) if most >= FEWEST else 1
+
     def _near_ns(self) -> int:
-        """When a hop will be near, or a status due; 0 when that is now, while a hop is being computed, and when there is no time to spare."""
+        """When a hop will be near, a status due or the run over; 0 when that is now, and while a hop is being computed."""
         session, now_ns = self._session, self._now_ns
-        if self._spacing_ns or now_ns - self._long_ns < LONG_AGO_NS or session.busy:
+        if session.busy:
             return 0
-        near_ns = min(session.due_ns - NEAR_TICKS * NS_PER_S // session.rate_hz, self._status_ns + STATUS_NS)
+        hop_ns = session.due_ns + (0 if self._camera is None else self._sound_ns)
+        near_ns = min(hop_ns - NEAR_TICKS * NS_PER_S // session.rate_hz, self._status_ns + STATUS_NS, self._end_ns)
         return near_ns if near_ns > now_ns else 0
 
     def _hear(self) -> None:
@@ -319,6 +343,8 @@ class _Loop:
     def _see(self, frames: list[FrameEvent]) -> None:
         for frame in frames:
             self._frames += 1
+            apart_ns = frame.t_ns - (self._newest_ns or 0)
+            self._apart_ns = apart_ns if frame is frames[0] else min(apart_ns, self._apart_ns)
             self._newest_ns = frame.t_ns
             if frame.t_ns - self._pushed_ns >= self._spacing_ns:
                 self._pushed_ns = frame.t_ns
@@ -352,12 +378,15 @@ class _Loop:
         detail = f"{seconds:.1f} s passed between two turns of the loop ({why}); no estimates for them"
         self._notice(Notice(now_ns, "clock_jump", f"{detail}, from t_ns {since_ns} to {now_ns}"))
         self._newest_ns = None
-        self._pushed_ns = self._heard_ns = self._estimate_ns = self._epoch_ns = self._long_ns = now_ns
+        self._pushed_ns = self._heard_ns = self._estimate_ns = self._epoch_ns = self._cost_at_ns = now_ns
+        self._cost_ns = GATHERED_NS
         self._degrader.forget(now_ns)
         if self._smooth is not None:
             self._smooth.clear()
 
     def _emit(self) -> None:
+        if self._camera is not None:
+            self._camera.hush()  # before: who nudges has left something for this poll
         for estimate in self._session.poll():
             now_ns = self._clock.now_ns()
             late_ms = (now_ns - estimate.t_ns) / 1e6
@@ -418,6 +447,8 @@ class _Loop:
 
     def _status(self) -> None:
         self._status_ns = self._now_ns
+        if self._visual_ns.count:
+            self._face_ns = sum(stage.total_ns // max(1, stage.count) for stage in (self._find_ns, self._crop_ns, self._visual_ns))
         status = self._line.line(self._session.drops, self._heat)
         for sink in self._sinks:
             sink.status(status)

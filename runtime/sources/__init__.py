@@ -99,12 +99,15 @@ class Camera(Protocol):
     def start(self) -> None:
         """Open it and begin. Raises SourceError for what can never work: an unknown or busy device, a URI with a typo."""
 
-    def wait(self, timeout_s: float, gather_until_ns: int = 0) -> bool:
-        """Until there is a frame that was not taken; of frames with stamps before `gather_until_ns`, until there are some (`waiting.MOST`). Whether
-        there is any, also when the time is over."""
+    def wait(self, timeout_s: float, gather_until_ns: int = 0, most: int = 1) -> bool:
+        """Until there is a frame that was not taken; of frames with stamps before `gather_until_ns`, until there are `most`, or as many as
+        `waiting.MOST_BYTES` hold. Whether there is any, also when the time is over."""
 
     def nudge(self) -> None:
         """End the wait that is under way, or the next one: there is something else to do. From any thread."""
+
+    def hush(self) -> None:
+        """It is done: what was nudged before ends no wait any more."""
 
     def take(self) -> list[FrameEvent]:
         """What was not taken, oldest first: the newest frame, and those that were let wait. Pixels are never written to again."""

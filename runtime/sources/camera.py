@@ -127,10 +127,11 @@ class LiveCamera:
             self.close()
             raise self._refusal
 
-    def wait(self, timeout_s: float, gather_until_ns: int = 0) -> bool:
+    def wait(self, timeout_s: float, gather_until_ns: int = 0, most: int = 1) -> bool:
         """See `sources.Camera`."""
         waiting = self._waiting
         if not waiting.frames and not self._over and not self._closing:
+            waiting.most = most
             waiting.gather_until_ns = 0 if self._keep_all else gather_until_ns
             self._came.wait(timeout_s)
             waiting.gather_until_ns = 0
@@ -140,6 +141,10 @@ class LiveCamera:
         """See `sources.Camera`."""
         with self._lock:
             self._came.ring()
+
+    def hush(self) -> None:
+        """See `sources.Camera`."""
+        self._came.hush()  # `wait` looks for frames, and for an end, before it listens
 
     def take(self) -> list[FrameEvent]:
         """See `sources.Camera`."""

@@ -88,13 +88,13 @@ class SimulatedCamera:
         self._next_ns = self._clock.now_ns()
         self._open(self._next_ns)
 
-    def wait(self, timeout_s: float, gather_until_ns: int = 0) -> bool:
+    def wait(self, timeout_s: float, gather_until_ns: int = 0, most: int = 1) -> bool:
         clock, waiting = self._clock, self._waiting
         end_ns = clock.now_ns() + round(timeout_s * NS_PER_S)
         self._run(clock.now_ns())
         if waiting.frames:
             return True
-        waiting.gather_until_ns = gather_until_ns
+        waiting.gather_until_ns, waiting.most = gather_until_ns, most
         self._told = False
         while not self._told and self._next_ns <= end_ns:
             clock.sleep_until(self._next_ns)
@@ -103,6 +103,9 @@ class SimulatedCamera:
         if not self._told:
             clock.sleep_until(end_ns)
         return bool(waiting.frames)
+
+    def hush(self) -> None:
+        """See `sources.Camera`; there is nothing to forget."""
 
     def nudge(self) -> None:
         """Nothing: no simulated time passes while something else is done."""

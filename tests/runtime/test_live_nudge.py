@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -91,3 +92,35 @@ def test_an_estimate_waits_for_no_frame(bundle: Bundle, monkeypatch: pytest.Monk
         assert not loop.is_alive()
     camera.close()
     assert [len(estimate.trail) for estimate in kept.estimates[:1]] == [HOP]
+
+
+def test_estimates_that_were_handed_on_wake_nobody_up(bundle: Bundle) -> None:
+    clock, kept = MonotonicClock(), First()
+    calm = Limits(stall_s=math.inf, frozen_s=math.inf)
+    camera = LiveCamera(CameraUri("memory", "file", "memory"), clock, lambda: OneHop(clock, kept.begun), calm, keep_all=True)
+    camera.start()
+    waited_s: list[float] = []
+    plain = camera.wait
+
+    def wait(timeout_s: float, gather_until_ns: int = 0, most: int = 1) -> bool:
+        before_s = time.monotonic()
+        found = plain(timeout_s, gather_until_ns, most)
+        if kept.came.is_set() and not found:
+            waited_s.append(time.monotonic() - before_s)
+        return found
+
+    camera.wait = wait  # type: ignore[method-assign]
+    with Session(bundle, precision="fp32", hop=HOP, threads=1, hop_thread=True) as session:
+        for name in ("push_frame", "advance"):
+            go_on = getattr(session, name)
+
+            def settled(*args: object, go_on: Callable[..., None] = go_on, **options: object) -> None:
+                go_on(*args, **options)
+                session._hops.settle()
+                time.sleep(0.01)  # for the thread to nudge
+
+            setattr(session, name, settled)
+        live_devices.run_live_devices(camera, None, session, [kept], clock=clock, stop=lambda: len(waited_s) == 3)
+    camera.close()
+    assert len(kept.estimates) >= 1
+    assert min(waited_s) > live_devices.TURN_S / 2

@@ -15,7 +15,7 @@ from sage_edge.runtime.clock import MonotonicClock
 from sage_edge.runtime.sources import CameraCounts, FrameEvent
 from sage_edge.runtime.sources.camera import LiveCamera
 from sage_edge.runtime.sources.uri import CameraUri
-from sage_edge.runtime.sources.waiting import MOST, Waiting
+from sage_edge.runtime.sources.waiting import MOST_BYTES, Waiting
 from sage_edge.runtime.sources.watch import Limits
 
 CALM = Limits(stall_s=math.inf, frozen_s=math.inf, black_s=math.inf)
@@ -45,10 +45,10 @@ def test_the_newest_frame_takes_the_place_of_the_one_before_which_is_counted() -
 def test_frames_are_gathered_in_silence_until_there_are_as_many_as_may_wait() -> None:
     counts = CameraCounts()
     waiting = Waiting(counts)
-    waiting.gather_until_ns = 100
-    assert [waiting.put(frame(t)) for t in range(MOST)] == [False] * (MOST - 1) + [True]
-    assert waiting.put(frame(MOST)), "somebody was told and has not come"
-    assert stamps(waiting.take()) == [*range(MOST - 1), MOST]
+    waiting.gather_until_ns, waiting.most = 100, 7
+    assert [waiting.put(frame(t)) for t in range(7)] == [False] * 6 + [True]
+    assert waiting.put(frame(7)), "somebody was told and has not come"
+    assert stamps(waiting.take()) == [*range(6), 7]
     assert counts.stale == 1
     assert not waiting.put(frame(50)), "the next ones are gathered, too"
 
@@ -56,10 +56,23 @@ def test_frames_are_gathered_in_silence_until_there_are_as_many_as_may_wait() ->
 def test_a_frame_that_is_due_is_told_of_at_once_and_those_before_it_are_kept() -> None:
     counts = CameraCounts()
     waiting = Waiting(counts)
-    waiting.gather_until_ns = 100
+    waiting.gather_until_ns, waiting.most = 100, 7
     assert not waiting.put(frame(99))
     assert waiting.put(frame(100))
     assert stamps(waiting.take()) == [99, 100]
+    assert counts.stale == 0
+
+
+def test_no_more_frames_are_gathered_than_there_is_memory_for() -> None:
+    counts = CameraCounts()
+    waiting = Waiting(counts)
+    waiting.gather_until_ns, waiting.most = 100, 7
+    third = np.zeros(MOST_BYTES // 3, np.uint8)
+    for _ in range(2):
+        assert [waiting.put(FrameEvent(t, third, "bgr")) for t in range(3)] == [False, False, True]
+        assert stamps(waiting.take()) == [0, 1, 2]
+        assert waiting.put(FrameEvent(3, np.zeros(MOST_BYTES + 1, np.uint8), "bgr")), "there is room for one always"
+        assert stamps(waiting.take()) == [3]
     assert counts.stale == 0
 
 
@@ -97,9 +110,9 @@ def test_a_wait_for_a_live_camera_ends_with_the_frames_that_were_gathered_or_wit
     reader = Stepped(lambda: camera._waiting.gather_until_ns > 0)
     camera = LiveCamera(CameraUri("memory", "v4l2", "memory"), MonotonicClock(), lambda: reader, CALM)
     camera.start()
-    for left, timeout_s, gather_until_ns, expected in ((3, 3600.0, 100, [0, 1, 2]), (2, 3600.0, 4, [3, 4]), (1, 0.5, 100, [5])):
+    for left, timeout_s, gather_until_ns, expected in ((5, 3600.0, 100, [0, 1, 2, 3, 4]), (2, 3600.0, 6, [5, 6]), (1, 0.5, 100, [7])):
         reader.left = left
-        assert soon(partial(camera.wait, timeout_s, gather_until_ns))
+        assert soon(partial(camera.wait, timeout_s, gather_until_ns, 5))
         assert stamps(camera.take()) == expected
     assert not camera.wait(0.0, 100)
     camera.close()
@@ -112,7 +125,7 @@ def test_frames_that_all_have_to_be_taken_are_not_gathered() -> None:
     camera.start()
     reader.left = 5
     for t_ns in range(5):
-        assert soon(partial(camera.wait, 3600.0, 100))
+        assert soon(partial(camera.wait, 3600.0, 100, 5))
         assert stamps(camera.take()) == [t_ns]
     camera.close()
 
@@ -137,6 +150,25 @@ def test_a_camera_that_waits_until_a_frame_is_taken_hears_of_it_when_it_was() ->
     camera.close()
 
 
+def test_a_nudge_that_was_hushed_ends_no_wait_and_a_frame_still_does() -> None:
+    reader = Stepped(lambda: True)
+    camera = LiveCamera(CameraUri("memory", "v4l2", "memory"), MonotonicClock(), lambda: reader, CALM)
+    camera.start()
+    camera.nudge()
+    camera.hush()
+    ended: list[bool] = []
+    thread = threading.Thread(target=lambda: ended.append(camera.wait(3600.0)), daemon=True)
+    thread.start()
+    thread.join(0.2)
+    assert not ended
+    reader.left = 1
+    thread.join(60)
+    assert ended == [True]
+    camera.hush()
+    assert soon(partial(camera.wait, 3600.0)), "it was not taken"
+    camera.close()
+
+
 def test_a_nudge_ends_the_wait_that_is_under_way_or_the_next_one() -> None:
     camera = LiveCamera(CameraUri("memory", "v4l2", "memory"), MonotonicClock(), lambda: Stepped(lambda: False))
     camera.start()
@@ -150,6 +182,6 @@ def test_a_nudge_ends_the_wait_that_is_under_way_or_the_next_one() -> None:
 
     thread = threading.Thread(target=nudge, daemon=True)
     thread.start()
-    assert not soon(partial(camera.wait, 3600.0, 100))
+    assert not soon(partial(camera.wait, 3600.0, 100, 5))
     thread.join(60)
     camera.close()
