@@ -28,7 +28,8 @@ class SinkClosed(Exception):
 
 class Sink(Protocol):
     """What the live loop needs of a sink. `start` comes first, and again after a failure; then `write` for each estimate, `notice` for what
-    changes, `status` once a second in a live run; `close` may come at any time, also twice.
+    changes, `status` once a second in a live run; `close` may come at any time, also twice. One that does nothing with a status has an attribute
+    `takes_status`, False, so that no queue is woken for it.
 
     All raise SinkError for what cannot be written, SinkClosed when the reader has gone.
     """

@@ -43,6 +43,8 @@ _LIVE = COLUMNS[-8:]
 class CsvSink:
     """`target` is FILE or FILE?append=1. See `sinks.Sink`. Raises SinkError where a file to append to has other columns."""
 
+    takes_status = False
+
     def __init__(self, target: str) -> None:
         self.spec = f"csv:{target}"
         self._lines = FileLines(target)

@@ -13,6 +13,8 @@ from .lines import FileLines, StdoutLines
 class JsonlSink:
     """`target` is FILE, FILE?append=1, or "-" for stdout. See `sinks.Sink`."""
 
+    takes_status = False
+
     def __init__(self, target: str) -> None:
         self.spec = f"jsonl:{target}"
         self._lines: FileLines | StdoutLines = StdoutLines() if target == "-" else FileLines(target)

@@ -56,6 +56,7 @@ class Queued:
         self.written = 0
         self._given_up = 0
         self._sink, self._depth, self._now_ns = sink, depth, now_ns
+        self._takes_status: bool = getattr(sink, "takes_status", True)
         self._first_retry_s, self._last_retry_s = first_retry_s, last_retry_s
         self._hello: dict[str, Any] = {}
         self._lines: deque[_Line] = deque()
@@ -110,8 +111,9 @@ class Queued:
         self._put(_Line("notice", notice))
 
     def status(self, status: Status) -> None:
-        """Queue one status."""
-        self._put(_Line("status", status))
+        """Queue one status, where the sink takes any."""
+        if self._takes_status or self._gone is not None:
+            self._put(_Line("status", status))
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until nothing is queued; False when the time is over."""

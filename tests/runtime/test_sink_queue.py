@@ -142,6 +142,20 @@ def test_a_slow_sink_that_catches_up_says_so_with_what_was_lost() -> None:
     queued.close()
 
 
+def test_a_sink_that_does_nothing_with_a_status_is_not_woken_for_one(tmp_path: Path) -> None:
+    kept = Kept()
+    kept.takes_status = False  # type: ignore[attr-defined]
+    for sink in (kept, open_sink(f"jsonl:{tmp_path / 'x.jsonl'}"), open_sink(f"csv:{tmp_path / 'x.csv'}")):
+        queued = Queued(sink)
+        queued.start(HELLO)
+        queued.status(STATUS)
+        queued.write(at(0))
+        assert queued.flush(DEADLINE_S)
+        assert queued.counts() == {"state": "live", "written": 1, "dropped": 0, "queued": 0}
+        queued.close()
+    assert kept.lines == [at(0)]
+
+
 def test_notices_are_the_last_to_be_dropped() -> None:
     go = threading.Event()
     sink = Kept(lambda line: go.wait(DEADLINE_S))
