@@ -31,11 +31,10 @@ _ROUNDING_NS = 1_000
 """Stamps are rounded; one that lies on the edge of an average is still counted once."""
 
 
-def _share(seconds: float, cutoff_hz: Rows | float) -> Rows:
+def _share(seconds: float, cutoff_hz: float) -> float:
     """Share of the new value in a first-order low pass, `seconds` after the last one."""
-    r = 2.0 * math.pi * np.asarray(cutoff_hz, np.float64) * seconds
-    result: Rows = r / (r + 1.0)
-    return result
+    r = 2.0 * math.pi * cutoff_hz * seconds
+    return r / (r + 1.0)
 
 
 @dataclass
@@ -46,8 +45,8 @@ class OneEuro:
     beta: float = BETA
     t_ns: int | None = None
     """Of the last value, None before the first."""
-    value: Rows = field(default_factory=lambda: np.zeros(0))
-    speed: Rows = field(default_factory=lambda: np.zeros(0))
+    value: list[float] = field(default_factory=list)
+    speed: list[float] = field(default_factory=list)
     """Per second, smoothed."""
 
     def __post_init__(self) -> None:
@@ -56,16 +55,17 @@ class OneEuro:
 
     def step(self, t_ns: int, value: ArrayLike) -> Rows:
         """The smoothed value at `t_ns`; a second value at the same time changes nothing. Raises ValueError when time goes back."""
-        new = np.asarray(value, np.float64)
+        new: list[float] = np.asarray(value, np.float64).tolist()
         if self.t_ns is None:
-            self.t_ns, self.value, self.speed = t_ns, np.array(new), np.zeros_like(new)
+            self.t_ns, self.value, self.speed = t_ns, new, [0.0] * len(new)
             return np.array(self.value, np.float64)
         seconds = _seconds(self.t_ns, t_ns)
         if seconds > 0:
-            rate = _share(seconds, SPEED_CUTOFF_HZ)
-            self.speed = rate * (new - self.value) / seconds + (1.0 - rate) * self.speed
-            share = _share(seconds, self.min_cutoff_hz + self.beta * np.abs(self.speed))
-            self.t_ns, self.value = t_ns, share * new + (1.0 - share) * self.value
+            self.t_ns, rate = t_ns, _share(seconds, SPEED_CUTOFF_HZ)
+            for i, (x, was, speed) in enumerate(zip(new, self.value, self.speed, strict=True)):  # a few numbers are faster so
+                self.speed[i] = speed = rate * (x - was) / seconds + (1.0 - rate) * speed
+                share = _share(seconds, self.min_cutoff_hz + self.beta * abs(speed))
+                self.value[i] = share * x + (1.0 - share) * was
         return np.array(self.value, np.float64)
 
 

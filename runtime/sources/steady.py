@@ -106,31 +106,37 @@ class Steady:
 
     def _release(self, time_ns: TimeOf) -> list[AudioEvent]:
         events: list[AudioEvent] = []
-        fit = 0  # of _held: where they belong
-        while fit < len(self._held):
-            if self._taken + fit == self._look:
-                late_ns = self._late_ns(time_ns, fit)
-                if abs(late_ns) > DEADBAND_NS:
-                    self._move(fit)
-                    fit = 0
-                    if abs(late_ns) > LEAP_NS:
-                        events += self._leap(late_ns)
-                    elif len(self._held) > RAMP:
-                        self._slip(1 if late_ns > 0 else -1)
-                    else:
-                        break
-                self._look += BLOCK
-            fit = min(len(self._held), self._look - self._taken)
-        self._move(fit)
+        while len(self._held):
+            late_ns = self._look_on(time_ns)
+            self._move(min(len(self._held), self._look - self._taken))  # they belong where they are
+            if abs(late_ns) <= DEADBAND_NS:
+                continue
+            if abs(late_ns) > LEAP_NS:
+                events += self._leap(late_ns)
+            elif len(self._held) > RAMP:
+                self._slip(1 if late_ns > 0 else -1)
+            else:
+                break
+            self._look += BLOCK
         return events + self._event()
 
-    def _late_ns(self, time_ns: TimeOf, ahead: int) -> int:
-        """How much later than its place on the grid the sample `ahead` after the next was."""
-        whole, part = divmod((self._taken + ahead) * self._rate_hz, SAMPLE_RATE_HZ)
-        t_ns = time_ns(self._start + whole) + part * NS_PER_S // (SAMPLE_RATE_HZ * self._rate_hz)
-        if self._next is None:
-            self._next = round(t_ns / PERIOD_NS)
-        return t_ns - (self._next - self._skip + ahead) * PERIOD_NS
+    def _look_on(self, time_ns: TimeOf) -> int:
+        """Look at the clock until a sample lies beside its place, or none is left to look at: how much later it was than that, or 0."""
+        rate_hz, start, look, end = self._rate_hz, self._start, self._look, self._taken + len(self._held)
+        late_ns = 0
+        while look < end:
+            whole, part = divmod(look * rate_hz, SAMPLE_RATE_HZ)
+            t_ns = time_ns(start + whole)
+            if part:
+                t_ns += part * NS_PER_S // (SAMPLE_RATE_HZ * rate_hz)
+            if self._next is None:
+                self._next = round(t_ns / PERIOD_NS)
+            late_ns = t_ns - (self._next - self._skip + look - self._taken) * PERIOD_NS
+            if abs(late_ns) > DEADBAND_NS:
+                break
+            look, late_ns = look + BLOCK, 0
+        self._look = look
+        return late_ns
 
     def _leap(self, late_ns: int) -> list[AudioEvent]:
         assert self._next is not None
