@@ -65,6 +65,8 @@ class OnnxRuntimeEngine:
             options.add_session_config_entry("session.x64quantprecision", "1")
         if hint == "cuda":
             _check_cuda(ort, path, precision)
+        # what is bound is copied to the GPU then and there, and never again
+        self._copied = hint == "cuda"
         self._path, self._batch, self._threads = path, batch, threads
         try:
             self._session: Any = ort.InferenceSession(str(path), options, providers=_PROVIDERS[hint], disabled_optimizers=_spoils(precision))
@@ -103,8 +105,12 @@ class OnnxRuntimeEngine:
     def run(self, items: int | None = None) -> None:
         if self._session is None:
             raise EngineError(f"{self._path.name} was closed; open it again")
-        binding = self._bindings[-1 if items is None else check_items(self._path, items, self._batch) - 1]
+        at = (self._batch if items is None else check_items(self._path, items, self._batch)) - 1
+        binding = self._bindings[at]
         try:
+            if self._copied:
+                for name, array in self._read.items():
+                    _bind_array(binding.bind_input, name, array, self._items[at])
             self._session.run_with_iobinding(binding)
         except Exception as error:  # see above
             raise EngineError(f"{self._path} failed to run ({one_line(error)}); check it with sage-edge verify") from None

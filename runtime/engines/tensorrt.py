@@ -182,6 +182,7 @@ class TensorRTEngine:
         return 1
 
     def read_from(self, name: str, array: NDArray[Any]) -> None:
+        self._open_lane()
         own = self.inputs.get(name)
         if array is not own:
             check_like(self._path, name, array, own)

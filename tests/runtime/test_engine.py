@@ -16,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from sage_edge.runtime import Bundle, EngineError, UsageError, open_engine
 from sage_edge.runtime.engines import default_threads
 from sage_edge.runtime.engines.arrays import aligned_zeros
+from sage_edge.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 
 def save(path: Path, kind: int = TensorProto.FLOAT, shape: tuple[object, ...] = ("n", 4), op: str = "Neg") -> Path:
@@ -141,6 +142,36 @@ def test_what_no_input_can_be_read_from_is_refused_and_all_is_as_before(tmp_path
             engine.read_from("y", block[:2])
         engine.run()
         assert (engine.outputs["y"] == -3).all()
+
+
+def test_what_a_gpu_reads_is_bound_again_for_each_run_for_it_is_copied_when_it_is_bound(tmp_path: Path) -> None:
+    with contextlib.closing(open_engine(save(tmp_path / "g.onnx", shape=("n", 16)), batch=2)) as engine:
+        assert isinstance(engine, OnnxRuntimeEngine)
+        bound: list[tuple[object, ...]] = []
+        for binding in engine._bindings:
+            plain = binding.bind_input
+            binding.bind_input = lambda *what, plain=plain: (bound.append(what), plain(*what))
+        engine.run()
+        assert not bound, "on the CPU it is read where it lies"
+        engine._copied = True
+        block = aligned_zeros((2, 16), np.dtype(np.float32))
+        engine.read_from("x", block)
+        bound.clear()
+        for items in (2, 1):
+            engine.run(items)
+            assert bound.pop()[4:] == ((items, 16), block.ctypes.data)
+        assert not bound
+
+
+@pytest.mark.gpu
+def test_on_cuda_each_run_reads_what_its_inputs_hold(tmp_path: Path) -> None:
+    with contextlib.closing(open_engine(save(tmp_path / "g.onnx", shape=("n", 16)), batch=2, hint="cuda")) as engine:
+        block = aligned_zeros((2, 16), np.dtype(np.float32))
+        for value, array in ((1, engine.inputs["x"]), (2, engine.inputs["x"]), (3, block), (4, block), (5, engine.inputs["x"])):
+            engine.read_from("x", array)
+            array[...] = value
+            engine.run()
+            assert (engine.outputs["y"] == -value).all()
 
 
 def test_threads(tmp_path: Path) -> None:
