@@ -164,8 +164,12 @@ class _Loop:
         self._frames = self._estimates = self._degraded = self._jumps = self._skipped = 0
         self._late = Histogram()
         self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = self._cost_at_ns = clock.now_ns()
-        self._cost_ns, self._face_ns = GATHERED_NS, GATHERED_NS // FEWEST
-        """What a frame took at most, lately, and what one with a face takes."""
+        self._cost_ns, self._face_ns = GATHERED_NS, GATHERED_NS if camera is not None else 0
+        """What a frame took at most, lately, and what one with a face took when there was one; until then nobody knows."""
+        self._encoded = (0, 0)
+        """Frames with a face, and what they took, at the last status."""
+        self._behind_ns = 0
+        """How far behind its stamp the newest frame was taken: so much later than its stamp one comes."""
         self._apart_ns = GATHERED_NS if camera is None else 0
         """How far frames lay apart at least, the last time some were taken."""
         self._end_ns = sys.maxsize
@@ -235,9 +239,9 @@ class _Loop:
         """Whether there was a frame."""
         most = self._most()
         near_ns = self._near_ns() if most > 1 else 0
-        quiet_s = max(0.0, (near_ns - self._now_ns) / NS_PER_S)
+        quiet_s = max(0.0, (near_ns - self._worked_ns) / NS_PER_S)
         if self._camera is not None:
-            self._camera.wait(min(quiet_s + TURN_S, QUIET_S), near_ns, most)
+            self._camera.wait(min(quiet_s + TURN_S, QUIET_S), near_ns - self._behind_ns if near_ns else 0, most)
         else:
             self._clock.sleep(min(max(quiet_s, TURN_S), QUIET_S))
         now_ns = self._clock.now_ns()
@@ -274,7 +278,8 @@ class _Loop:
             self._status()
         self._worked_ns = self._clock.now_ns()
         cost_ns = (self._worked_ns - now_ns) // max(1, len(frames))
-        if cost_ns >= self._cost_ns or now_ns - self._cost_at_ns >= LONG_AGO_NS:
+        said = frames or self._camera is None  # one without frames says nothing of what they take
+        if cost_ns >= self._cost_ns or (said and now_ns - self._cost_at_ns >= LONG_AGO_NS):
             self._cost_ns, self._cost_at_ns = cost_ns, self._worked_ns
         return bool(frames)
 
@@ -286,12 +291,12 @@ class _Loop:
         return min(most, waiting.MOST) if most >= FEWEST else 1
 
     def _near_ns(self) -> int:
-        """When a hop will be near, a status due or the run over; 0 when that is now, and while a hop is being computed."""
+        """When a hop, or the end of the run, will be near, or a status due; 0 when that is now, and while a hop is being computed."""
         session, now_ns = self._session, self._now_ns
         if session.busy:
             return 0
         hop_ns = session.due_ns + (0 if self._camera is None else self._sound_ns)
-        near_ns = min(hop_ns - NEAR_TICKS * NS_PER_S // session.rate_hz, self._status_ns + STATUS_NS, self._end_ns)
+        near_ns = min(min(hop_ns, self._end_ns) - NEAR_TICKS * NS_PER_S // session.rate_hz, self._status_ns + STATUS_NS)
         return near_ns if near_ns > now_ns else 0
 
     def _hear(self) -> None:
@@ -352,7 +357,8 @@ class _Loop:
             if self._show is not None:
                 self._show(frame)
         if frames:
-            self._capture_ns.add(self._now_ns - frames[-1].t_ns)  # those before it were let wait
+            self._behind_ns = self._now_ns - frames[-1].t_ns
+            self._capture_ns.add(self._behind_ns)  # those before it were let wait
 
     def _ready_ns(self) -> int:
         """Up to here nothing older is to be waited for: what the session cannot know by itself."""
@@ -447,8 +453,10 @@ class _Loop:
 
     def _status(self) -> None:
         self._status_ns = self._now_ns
-        if self._visual_ns.count:
-            self._face_ns = sum(stage.total_ns // max(1, stage.count) for stage in (self._find_ns, self._crop_ns, self._visual_ns))
+        encoded = self._visual_ns.count, sum(stage.total_ns for stage in (self._find_ns, self._crop_ns, self._visual_ns))
+        (faces, spent_ns), self._encoded = (now - before for now, before in zip(encoded, self._encoded, strict=True)), encoded
+        if faces:
+            self._face_ns = spent_ns // faces
         status = self._line.line(self._session.drops, self._heat)
         for sink in self._sinks:
             sink.status(status)

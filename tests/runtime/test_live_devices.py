@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -23,8 +23,9 @@ from sage_edge.runtime.session import Session
 from sage_edge.runtime.sinks import SinkClosed
 from sage_edge.runtime.smooth_tracks import SmoothTracks
 from sage_edge.runtime.smoothing import Smoothing, one_euro
-from sage_edge.runtime.sources import FrameEvent, waiting
+from sage_edge.runtime.sources import FrameEvent, simulated, waiting
 from sage_edge.runtime.sources.simulated import Fault, SimulatedCamera, SimulatedMicrophone
+from sage_edge.runtime.stages import Histogram
 from sage_edge.runtime.thermal import Thermometer
 
 NS = 1_000_000_000
@@ -193,15 +194,45 @@ def test_a_loop_without_time_to_spare_or_with_a_slow_camera_takes_each_frame_as_
 def test_no_more_frames_are_gathered_than_are_worked_off_before_the_next_but_one_if_all_have_a_face(
     rate_hz: float, face_s: float, low: float, high: float, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Costly(Histogram):
+        """Of a machine to which each face takes `face_s`."""
+
+        def add(self, ns: int) -> None:
+            super().add(round(face_s * NS))
+
     begun = Session.__enter__
 
     def experienced(session: Session) -> Session:
-        visual = session.stages["visual"]
-        visual.count, visual.total_ns = 1_000_000, round(1_000_000 * face_s * NS)
+        session._visual_ns = session.stages._stages["visual"] = Costly()
         return begun(session)
 
     monkeypatch.setattr(Session, "__enter__", experienced)
     assert low < turns(bundle, 10, rate_hz=rate_hz)[0] <= high
+
+
+@pytest.mark.parametrize("before_ms", [5, 20, 31, 60])
+@pytest.mark.parametrize("busy_s", [0.0005, 0.002])
+def test_stamps_from_before_a_frame_came_make_no_estimate_late(
+    before_ms: int, busy_s: float, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stamped(waiting.Waiting):
+        """Frames with stamps of the moment they were exposed, as drivers give them."""
+
+        def put(self, event: FrameEvent) -> bool:
+            return super().put(FrameEvent(event.t_ns - before_ms * 1_000_000, event.pixels, event.format))
+
+    monkeypatch.setattr(simulated, "Waiting", Stamped)
+    gathered, estimates = turns(bundle, 10, busy_s=busy_s)
+    monkeypatch.setattr(waiting, "MOST", 1)
+    expected = turns(bundle, 10, busy_s=busy_s)[1]
+    assert gathered < 12
+    assert [replace(e, live=None) for e in estimates] == [replace(e, live=None) for e in expected]
+    assert all(e.live and was.live and e.live.late_ms <= was.live.late_ms + 0.001 for e, was in zip(estimates, expected, strict=True))
+
+
+def test_frames_are_not_gathered_before_it_is_known_what_a_face_takes(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Box, "find", lambda *_: None)
+    assert turns(bundle, 10)[0] > 29
 
 
 @pytest.mark.parametrize("seconds", [5.1, 5.2, 5.3])
