@@ -46,7 +46,8 @@ NEAR_TICKS = 1
 """A hop is near when its newest tick can be over, and sound of that here, this soon. Until then frames are gathered: for a loop that sleeps most
 of the time, to wake up costs as much as all it does with a frame."""
 GATHERED_NS = 30_000_000
-"""What was gathered is worked off within this, less than a tick, and before the next frame but one comes: nothing is late for it, nothing lost."""
+"""What was gathered is worked off within this, less than a tick, and before the next frame but one comes: nothing is lost for it, and nothing late
+but where stamps jitter."""
 FEWEST = 5
 """Where fewer frames than these could be gathered, each is taken as it comes."""
 SELDOM = 1.1
