@@ -19,12 +19,13 @@ from typing import Any
 from .clock import Clock, MonotonicClock
 from .degrade import Degrader, levels
 from .estimate import Drops, Estimate, Live
+from .gathering import Gathering
 from .live import STAGES, hello
 from .notice import Notice
 from .session import Session
 from .sinks import Sink, SinkClosed
 from .smooth_tracks import SmoothTracks
-from .sources import Camera, FrameEvent, Microphone, waiting
+from .sources import Camera, FrameEvent, Microphone
 from .stages import Histogram, StageSummary
 from .status import StatusLine
 from .thermal import Heat, Thermometer
@@ -42,18 +43,6 @@ TURN_S = 1 / 30
 """The longest turn while nothing comes and a hop is near,"""
 QUIET_S = 0.5
 """and while none is."""
-NEAR_TICKS = 1
-"""A hop is near when its newest tick can be over, and sound of that here, this soon. Until then frames are gathered: for a loop that sleeps most
-of the time, to wake up costs as much as all it does with a frame."""
-GATHERED_NS = 30_000_000
-"""What was gathered is worked off within this, less than a tick, and before the next frame but one comes: nothing is lost for it, and nothing late
-but where stamps jitter."""
-FEWEST = 5
-"""Where fewer frames than these could be gathered, each is taken as it comes."""
-SELDOM = 1.1
-"""Frames come more seldom than ticks when they lie apart by more ticks than this."""
-LONG_AGO_NS = NS_PER_S
-"""For as long as this a turn says what a frame takes: another may be short because there was nothing to do."""
 LOOK_NS = NS_PER_S // 10
 """So often devices and sinks are asked for notices, and lateness and heat are looked at."""
 HEAR_NS = NS_PER_S
@@ -164,15 +153,10 @@ class _Loop:
         self._heat: Heat | None = None
         self._frames = self._estimates = self._degraded = self._jumps = self._skipped = 0
         self._late = Histogram()
-        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = self._cost_at_ns = clock.now_ns()
-        self._cost_ns, self._face_ns = GATHERED_NS, GATHERED_NS if camera is not None else 0
-        """What a frame took at most, lately, and what one with a face took when there was one; until then nobody knows."""
+        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._status_ns = self._heat_ns = clock.now_ns()
+        self._gathering = Gathering(session.rate_hz, self._now_ns)
         self._encoded = (0, 0)
         """Frames with a face, and what they took, at the last status."""
-        self._behind_ns = 0
-        """How far behind its stamp the newest frame was taken: so much later than its stamp one comes."""
-        self._apart_ns = GATHERED_NS if camera is None else 0
-        """How far frames lay apart at least, the last time some were taken."""
         self._end_ns = sys.maxsize
         self._asleep_ns = clock.asleep_ns()
         self._newest_ns: int | None = None
@@ -214,7 +198,7 @@ class _Loop:
             self._microphone.read()
         frames = self._taken()
         self._lost = self._losses()
-        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._cost_at_ns = self._clock.now_ns()
+        self._start_ns = self._now_ns = self._worked_ns = self._estimate_ns = self._clock.now_ns()
         frames = [frame for frame in frames if 0 <= self._start_ns - frame.t_ns < FRESH_NS]
         if frames:
             self._start_ns = frames[0].t_ns
@@ -223,7 +207,8 @@ class _Loop:
             sink.start(first)
         self._session.advance(self._start_ns)
         self._epoch_ns, self._pushed_ns = self._start_ns, self._start_ns - NS_PER_S
-        self._see(frames)
+        if frames:
+            self._see(frames)
 
     def hello(self) -> dict[str, Any]:
         """The hello of a session, and what the loop adds."""
@@ -239,10 +224,10 @@ class _Loop:
     def _turn(self) -> bool:
         """Whether there was a frame."""
         most = self._most()
-        near_ns = self._near_ns() if most > 1 else 0
+        near_ns = self._near_ns(most)
         quiet_s = max(0.0, (near_ns - self._worked_ns) / NS_PER_S)
         if self._camera is not None:
-            self._camera.wait(min(quiet_s + TURN_S, QUIET_S), near_ns - self._behind_ns if near_ns else 0, most)
+            self._camera.wait(min(quiet_s + TURN_S, QUIET_S), near_ns - self._gathering.behind_ns if near_ns else 0, most)
         else:
             self._clock.sleep(min(max(quiet_s, TURN_S), QUIET_S))
         now_ns = self._clock.now_ns()
@@ -264,7 +249,7 @@ class _Loop:
         if now_ns >= due_ns + self._sound_ns or now_ns - self._fetched_ns >= HEAR_NS:
             self._hear()
             self._count_losses()
-        self._see(frames)
+        looked_at, seen_ns = self._see(frames) if frames else (0, 0)
         ready_ns = self._ready_ns()
         if ready_ns >= due_ns:  # as it was before this turn's frame and sound: at worst once more than needed
             session.advance(ready_ns)
@@ -278,26 +263,26 @@ class _Loop:
         if now_ns - self._status_ns >= STATUS_NS:
             self._status()
         self._worked_ns = self._clock.now_ns()
-        cost_ns = (self._worked_ns - now_ns) // max(1, len(frames))
-        said = frames or self._camera is None  # one without frames says nothing of what they take
-        if cost_ns >= self._cost_ns or (said and now_ns - self._cost_at_ns >= LONG_AGO_NS):
-            self._cost_ns, self._cost_at_ns = cost_ns, self._worked_ns
+        if session.due_ns == due_ns and not session.busy:  # nothing is gathered for a turn with a hop, nor beside one, where all takes longer
+            self._gathering.took(looked_at, seen_ns, self._worked_ns - now_ns - seen_ns, now_ns)
         return bool(frames)
 
     def _most(self) -> int:
-        """How many frames may wait: one, the newest, where there is no time to spare, or where they come more seldom than ticks."""
-        if self._spacing_ns or self._show is not None or self._apart_ns * self._session.rate_hz > SELDOM * NS_PER_S:
-            return 1
-        most = min(GATHERED_NS, self._apart_ns) // max(1, self._cost_ns, self._face_ns)
-        return min(most, waiting.MOST) if most >= FEWEST else 1
+        """How many frames may wait: one, the newest, while less is done than could be, and while somebody watches them."""
+        return 1 if self._spacing_ns or self._show is not None else self._gathering.most()
 
-    def _near_ns(self) -> int:
-        """When a hop, or the end of the run, will be near, or a status due; 0 when that is now, and while a hop is being computed."""
+    def _near_ns(self, most: int) -> int:
+        """Until when nothing need be done but to let up to `most` frames wait, where there is a camera. 0 when there is something, and while a hop is
+        being computed."""
         session, now_ns = self._session, self._now_ns
-        if session.busy:
+        if session.busy or (most == 1 and self._camera is not None):
             return 0
-        hop_ns = session.due_ns + (0 if self._camera is None else self._sound_ns)
-        near_ns = min(min(hop_ns, self._end_ns) - NEAR_TICKS * NS_PER_S // session.rate_hz, self._status_ns + STATUS_NS)
+        if self._camera is None:
+            near_ns = min(session.due_ns, self._end_ns) - NS_PER_S // session.rate_hz
+        else:
+            behind_ns = min(max(self._sound_ns, self._gathering.behind_ns), self._wait_ns)
+            near_ns = self._gathering.until_ns(min(session.due_ns + behind_ns, self._end_ns), most, now_ns)
+        near_ns = min(near_ns, self._status_ns + STATUS_NS)
         return near_ns if near_ns > now_ns else 0
 
     def _hear(self) -> None:
@@ -346,20 +331,22 @@ class _Loop:
     def _taken(self) -> list[FrameEvent]:
         return [] if self._camera is None else self._camera.take()
 
-    def _see(self, frames: list[FrameEvent]) -> None:
+    def _see(self, frames: list[FrameEvent]) -> tuple[int, int]:
+        """How many frames were looked at, as no tick takes some, and how long that took."""
+        before_ns, looked_at, apart_ns = self._clock.now_ns(), self._find_ns.count, sys.maxsize
         for frame in frames:
             self._frames += 1
-            apart_ns = frame.t_ns - (self._newest_ns or 0)
-            self._apart_ns = apart_ns if frame is frames[0] else min(apart_ns, self._apart_ns)
+            apart_ns = min(apart_ns, frame.t_ns - (self._newest_ns or 0))
             self._newest_ns = frame.t_ns
             if frame.t_ns - self._pushed_ns >= self._spacing_ns:
                 self._pushed_ns = frame.t_ns
                 self._session.push_frame(frame.pixels, frame.t_ns, frame.format, copy=False)
             if self._show is not None:
                 self._show(frame)
-        if frames:
-            self._behind_ns = self._now_ns - frames[-1].t_ns
-            self._capture_ns.add(self._behind_ns)  # those before it were let wait
+        behind_ns = self._now_ns - frames[-1].t_ns
+        self._capture_ns.add(behind_ns)  # those before it were let wait
+        self._gathering.came(apart_ns, behind_ns)
+        return self._find_ns.count - looked_at, self._clock.now_ns() - before_ns
 
     def _ready_ns(self) -> int:
         """Up to here nothing older is to be waited for: what the session cannot know by itself."""
@@ -385,8 +372,8 @@ class _Loop:
         detail = f"{seconds:.1f} s passed between two turns of the loop ({why}); no estimates for them"
         self._notice(Notice(now_ns, "clock_jump", f"{detail}, from t_ns {since_ns} to {now_ns}"))
         self._newest_ns = None
-        self._pushed_ns = self._heard_ns = self._estimate_ns = self._epoch_ns = self._cost_at_ns = now_ns
-        self._cost_ns = GATHERED_NS
+        self._pushed_ns = self._heard_ns = self._estimate_ns = self._epoch_ns = now_ns
+        self._gathering.restart(now_ns)
         self._degrader.forget(now_ns)
         if self._smooth is not None:
             self._smooth.clear()
@@ -457,7 +444,7 @@ class _Loop:
         encoded = self._visual_ns.count, sum(stage.total_ns for stage in (self._find_ns, self._crop_ns, self._visual_ns))
         (faces, spent_ns), self._encoded = (now - before for now, before in zip(encoded, self._encoded, strict=True)), encoded
         if faces:
-            self._face_ns = spent_ns // faces
+            self._gathering.face_ns = spent_ns // faces
         status = self._line.line(self._session.drops, self._heat)
         for sink in self._sinks:
             sink.status(status)

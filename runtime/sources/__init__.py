@@ -101,7 +101,7 @@ class Camera(Protocol):
 
     def wait(self, timeout_s: float, gather_until_ns: int = 0, most: int = 1) -> bool:
         """Until there is a frame that was not taken; of frames with stamps before `gather_until_ns`, until there are `most`, or as many as
-        `waiting.MOST_BYTES` hold. Whether there is any, also when the time is over."""
+        `waiting.MOST_BYTES` hold. Whether there is any, also when the time is over. As many are kept until the next `wait`, too."""
 
     def nudge(self) -> None:
         """End the wait that is under way, or the next one: there is something else to do. From any thread."""

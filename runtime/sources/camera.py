@@ -130,11 +130,10 @@ class LiveCamera:
     def wait(self, timeout_s: float, gather_until_ns: int = 0, most: int = 1) -> bool:
         """See `sources.Camera`."""
         waiting = self._waiting
-        if not waiting.frames and not self._over and not self._closing:
-            waiting.most = most
-            waiting.gather_until_ns = 0 if self._keep_all else gather_until_ns
+        waiting.most, waiting.gather_until_ns = most, 0 if self._keep_all else gather_until_ns
+        if not waiting.enough() and not self._over and not self._closing:
             self._came.wait(timeout_s)
-            waiting.gather_until_ns = 0
+        waiting.gather_until_ns = 0
         return bool(waiting.frames)
 
     def nudge(self) -> None:

@@ -92,10 +92,8 @@ class SimulatedCamera:
         clock, waiting = self._clock, self._waiting
         end_ns = clock.now_ns() + round(timeout_s * NS_PER_S)
         self._run(clock.now_ns())
-        if waiting.frames:
-            return True
         waiting.gather_until_ns, waiting.most = gather_until_ns, most
-        self._told = False
+        self._told = waiting.enough()
         while not self._told and self._next_ns <= end_ns:
             clock.sleep_until(self._next_ns)
             self._run(clock.now_ns())

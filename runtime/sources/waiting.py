@@ -11,30 +11,35 @@ MOST_BYTES = 16 << 20
 
 
 class Waiting:
-    """A frame from before `gather_until_ns` is quiet: nobody need be told until there are `most`, or one comes that is not. Once somebody was, the
-    next one takes the place of the newest, which `counts` calls stale. Not thread-safe."""
+    """Up to `most` frames wait; the next one takes the place of the newest, which `counts` calls stale. A frame from before `gather_until_ns` is
+    quiet: nobody need be told until there are `most`, or one comes that is not. Not thread-safe."""
 
-    __slots__ = ("_bytes", "_counts", "_told", "frames", "gather_until_ns", "most")
+    __slots__ = ("_bytes", "_counts", "frames", "gather_until_ns", "most")
 
     def __init__(self, counts: CameraCounts) -> None:
         self.frames: list[FrameEvent] = []
         self.gather_until_ns, self.most = 0, 1
-        self._counts, self._bytes, self._told = counts, 0, False
+        self._counts, self._bytes = counts, 0
 
     def put(self, event: FrameEvent) -> bool:
         """Keep it; whether somebody should be told."""
-        frames = self.frames
-        if self._told:
+        frames, size = self.frames, event.pixels.nbytes
+        if frames and (len(frames) >= self.most or self._bytes + size > MOST_BYTES):
             self._counts.stale += 1
-            frames[-1] = event
-            return True
+            self._bytes -= frames.pop().pixels.nbytes
         frames.append(event)
-        size = event.pixels.nbytes
         self._bytes += size
-        self._told = event.t_ns >= self.gather_until_ns or len(frames) >= self.most or self._bytes + size > MOST_BYTES
-        return self._told
+        return self.enough()
+
+    def enough(self) -> bool:
+        """Whether there are frames that need not wait for another."""
+        frames = self.frames
+        if not frames:
+            return False
+        newest = frames[-1]
+        return newest.t_ns >= self.gather_until_ns or len(frames) >= self.most or self._bytes + newest.pixels.nbytes > MOST_BYTES
 
     def take(self) -> list[FrameEvent]:
         """What waits, oldest first."""
-        taken, self.frames, self._bytes, self._told = self.frames, [], 0, False
+        taken, self.frames, self._bytes = self.frames, [], 0
         return taken

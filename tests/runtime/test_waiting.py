@@ -63,6 +63,31 @@ def test_a_frame_that_is_due_is_told_of_at_once_and_those_before_it_are_kept() -
     assert counts.stale == 0
 
 
+def test_frames_that_come_after_somebody_was_told_wait_too_while_there_is_room() -> None:
+    counts = CameraCounts()
+    waiting = Waiting(counts)
+    waiting.gather_until_ns, waiting.most = 100, 4
+    assert [waiting.put(frame(t)) for t in (98, 100, 133, 166, 200)] == [False, True, True, True, True]
+    assert stamps(waiting.take()) == [98, 100, 133, 200]
+    assert counts.stale == 1
+    waiting.most = 1
+    assert [waiting.put(frame(t)) for t in (233, 266)] == [True, True]
+    assert stamps(waiting.take()) == [266]
+
+
+def test_what_waits_already_is_enough_or_waits_on() -> None:
+    waiting = Waiting(CameraCounts())
+    assert not waiting.enough()
+    waiting.most = 4
+    waiting.put(frame(98))
+    assert waiting.enough(), "nobody wants it to wait"
+    waiting.gather_until_ns = 100
+    assert not waiting.enough()
+    waiting.put(frame(99))
+    waiting.most = 2
+    assert waiting.enough()
+
+
 def test_no_more_frames_are_gathered_than_there_is_memory_for() -> None:
     counts = CameraCounts()
     waiting = Waiting(counts)
