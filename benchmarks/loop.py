@@ -4,7 +4,8 @@ The loop as `run` has it, in real time: capture thread, hop thread, status, smoo
 work (it sleeps until the next frame and decodes its JPEG, as a USB camera's reader does; neither is counted), the audio server (who feeds libsage's
 capture is not counted), the face finder (a fixed box). Variants: `loop`, where engines do nothing, so that every microsecond is the loop's, with
 features as wide as those of `base`; `loop_tiny`, with those of `tiny`; `loop_48_khz`, as `loop` with a microphone of 48 kHz, whose sound is
-resampled; `beside_engines`, where engines run and the CPU time of their calls is taken off, so that the loop finds its caches as they leave them;
+resampled; `beside_engines`, where engines run and the CPU time of their calls is taken off, so that the loop finds its caches as they leave them,
+39 MB of weights for each frame; `beside_engines_tiny`, the same with features as wide as those of `tiny`, and 10 MB;
 `awake`, the same turns on a simulated clock, one after the other, where no cache gets cold and no core falls asleep between two frames: what the
 code costs, without what waking up costs on this machine; and `nothing`, the same camera in a thread that rings a bell at each frame for another
 that does nothing with it: what waking up alone costs. `loop_over_budget` is how many times less than one percent of a core `loop` is, and so on.
@@ -300,7 +301,8 @@ def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
     """`variants`: ms of CPU per second of stream; a second in n / 20 of each variant is measured, in three turns (one when n < 60)."""
     coarse = np.random.default_rng(seed).integers(0, 256, (FRAMES, HEIGHT // 16, WIDTH // 16, 3), np.uint8)
     frames = coarse.repeat(16, 1).repeat(16, 2)
-    found: dict[str, list[float]] = {"loop": [], "loop_tiny": [], "loop_48_khz": [], "beside_engines": [], "awake": [], "nothing": []}
+    names = ("loop", "loop_tiny", "loop_48_khz", "beside_engines", "beside_engines_tiny", "awake", "nothing")
+    found: dict[str, list[float]] = {name: [] for name in names}
     notes: dict[str, Any] = {}
     with _bundle() as path, _bundle(TINY_DIMS) as tiny_path:
         for _ in range(3 if n >= 60 else 1):
@@ -311,8 +313,8 @@ def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
                 elif name == "nothing":
                     more, notes[name] = _measure_nothing(frames, length_s)
                 else:
-                    which = tiny_path if name == "loop_tiny" else path
-                    more, notes[name] = _measure(which, frames, length_s, name != "beside_engines", FAST_MIC_HZ if name == "loop_48_khz" else MIC_HZ)
+                    which, mic_hz = tiny_path if name.endswith("_tiny") else path, FAST_MIC_HZ if name == "loop_48_khz" else MIC_HZ
+                    more, notes[name] = _measure(which, frames, length_s, not name.startswith("beside"), mic_hz)
                 seconds += more
     variants = {
         name: {"median": round(statistics.median(seconds), 3), "min": round(min(seconds), 3), "n": len(seconds)} for name, seconds in found.items()

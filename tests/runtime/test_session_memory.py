@@ -7,6 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from soaking import used_mb
 
 from sage_edge.runtime import Bundle, Session
 
@@ -14,7 +15,9 @@ MINUTE_FRAMES = 1800
 
 
 def test_ten_minutes_are_flat(bundle: Bundle) -> None:
-    process = pytest.importorskip("psutil").Process()
+    """By what malloc has given out, engines included: what the kernel holds of a process with libraries of a gigabyte moves by itself."""
+    if used_mb() is None:
+        pytest.skip("needs glibc 2.33 or newer")
     rng = np.random.default_rng(0)
     face = rng.integers(0, 255, (60, 60, 3), np.uint8)
     sound = (0.1 * rng.standard_normal(534)).astype(np.float32)
@@ -27,11 +30,12 @@ def test_ten_minutes_are_flat(bundle: Bundle) -> None:
                 session.push_audio(sound, t_ns)
             assert len(session.poll()) <= 1
             if k % MINUTE_FRAMES == MINUTE_FRAMES - 1:
-                levels.append(process.memory_info().rss / (1 << 20))
+                gc.collect()
+                levels.append(used_mb() or 0.0)
         assert session.drops.audio_overruns == 179
         assert len(session._sound._gaps) <= 5
         assert len(session._tracks._seen) == session._tracks.rows
-    assert levels[-1] - levels[1] < 3, f"MiB after each minute: {[round(level, 1) for level in levels]}"
+    assert levels[-1] - levels[1] < 0.3, f"MB after each minute: {[round(level, 2) for level in levels]}"
 
 
 def test_people_who_come_and_go_leave_nothing_behind(bundle: Bundle) -> None:
