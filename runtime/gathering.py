@@ -1,6 +1,6 @@
 """How many frames of a live camera may wait, and until when. To wake up costs a loop that sleeps most of the time as much as all it does with one.
 
-What was gathered is worked off before the hop is near, so that no estimate is late for it. So it must be known what frames take: the dearest of the
+What takes long is worked off before the hop is near, so that no estimate is late for it. So it must be known what frames take: the dearest of the
 last second counts, as what was cheap may have had nothing to do.
 """
 
@@ -12,8 +12,8 @@ from .ticks import NS_PER_S
 NEAR_TICKS = 1
 """A hop is near when its newest tick can be over, and sound of that here, this soon."""
 GATHERED_NS = 50_000_000
-"""What was gathered is worked off within this. Frames that come meanwhile wait, too: nothing is lost for it, and nothing late but where stamps
-jitter."""
+"""What was gathered is worked off within this. Frames that come meanwhile wait, too: nothing is lost for it, and nothing is later by more than
+`SOON_NS` but where stamps jitter."""
 SOON_NS = 5_000_000
 """What takes no longer than this is worked off when the hop is near, without a wake-up of its own before."""
 FEWEST = 5
