@@ -119,7 +119,7 @@ def _table(result: dict[str, Any]) -> list[str]:
     lines += [f"note: {note}" for note in result["notes"]]
     for name, timing in result["precisions"].items():
         lines += ["", f"{name + ' (ms)':<16}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}{'times':>8}{'share':>8}"]
-        work_s = result["seconds"] * timing["real_time_factor"]
+        work_s = timing["seconds"] * timing["real_time_factor"]
         for stage, s in timing["latency_ms"].items():
             age = result["live"] and stage == "capture"  # of a frame, which is no work
             share = f"{s['total_s'] / work_s:.0%}" if work_s and not age else "-"

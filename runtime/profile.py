@@ -44,9 +44,11 @@ NAMES = {**STAGES, "hop": "hop"}
 
 @dataclass(frozen=True)
 class Timing:
-    """One precision: milliseconds per stage, seconds of work per second of media, and what it took to be ready (ms)."""
+    """One precision: milliseconds per stage, the seconds of media that were measured and those of work for one of them, and what it took to be ready
+    (ms)."""
 
     latency_ms: dict[str, StageSummary]
+    seconds: float
     real_time_factor: float
     load_ms: float
     estimates: int
@@ -111,6 +113,7 @@ class Profile:
             "precisions": {
                 name: {
                     "latency_ms": {stage: summary.to_dict() for stage, summary in timing.latency_ms.items()},
+                    "seconds": round(timing.seconds, 3),
                     "real_time_factor": round(timing.real_time_factor, 4),
                     "cold_start_ms": round(self.import_ms + self.verify_ms + timing.load_ms, 1),
                     "load_ms": round(timing.load_ms, 1),
@@ -239,7 +242,7 @@ class _Run:
         """What was measured since the last reset."""
         summary = self.session.stages.summary()
         stages = {shown: summary[name] for name, shown in NAMES.items() if name in summary}
-        return Timing(stages, self.busy_ns / 1e9 / media_s, self.load_ms, self.estimates)
+        return Timing(stages, media_s, self.busy_ns / 1e9 / media_s, self.load_ms, self.estimates)
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ class _Run:
         found = self._stages
         stages = {shown: found[name] for name, shown in NAMES.items() if name in found}
         work_s = sum(found[name].total_s for name in PARTS if name in found)
-        return Timing(stages, work_s / self.measured_s, self.load_ms, self.estimates)
+        return Timing(stages, self.measured_s, work_s / self.measured_s, self.load_ms, self.estimates)
 
     # ---- what a sink has
 
