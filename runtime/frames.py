@@ -13,18 +13,20 @@ from .tracks import Seen
 
 FORMATS = ("rgb", "bgr", "nv12", "yuyv")
 _UINT8 = np.dtype(np.uint8)
+Crop = tuple[int, NDArray[np.uint8], Face]
+"""Where it goes in a batch, pixels, and the face in them; one without a box is all of them."""
 
 
 class Frame:
-    """A frame at `ns` after the epoch. `whole` is one whose faces are to be found in `pixels`; the faces of another were pushed as `crops` (item,
-    pixels, face), by item. Both until they are encoded; then `seen`, by item."""
+    """A frame at `ns` after the epoch. `whole` is one whose faces are to be found in `pixels`; the faces of another were pushed as `crops`, by item.
+    Both until a tick takes it; then `seen`, by item."""
 
     __slots__ = ("crops", "format", "ns", "pixels", "seen", "t_ns", "whole")
 
     def __init__(self, ns: int, t_ns: int, format: str, whole: bool) -> None:
         self.ns, self.t_ns, self.format, self.whole = ns, t_ns, format, whole
         self.pixels: NDArray[np.uint8] | None = None
-        self.crops: list[tuple[int, NDArray[np.uint8], Face]] = []
+        self.crops: list[Crop] = []
         self.seen: tuple[Seen, ...] = ()
 
     def item_of(self, track: int) -> int:

@@ -334,14 +334,17 @@ class _Loop:
     def _see(self, frames: list[FrameEvent]) -> tuple[int, int]:
         """How many frames were looked at, as no tick takes some, and how long that took."""
         before_ns, looked_at, apart_ns = self._clock.now_ns(), self._find_ns.count, sys.maxsize
+        pushed = []
         for frame in frames:
-            self._frames += 1
             apart_ns = min(apart_ns, frame.t_ns - (self._newest_ns or 0))
             self._newest_ns = frame.t_ns
             if frame.t_ns - self._pushed_ns >= self._spacing_ns:
                 self._pushed_ns = frame.t_ns
-                self._session.push_frame(frame.pixels, frame.t_ns, frame.format, copy=False)
-            if self._show is not None:
+                pushed.append(frame)
+        self._frames += len(frames)
+        self._session.push_frames(pushed)
+        if self._show is not None:
+            for frame in frames:
                 self._show(frame)
         behind_ns = self._now_ns - frames[-1].t_ns
         self._capture_ns.add(behind_ns)  # those before it were let wait

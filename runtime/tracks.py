@@ -23,18 +23,20 @@ _NOBODY = -(1 << 63)
 
 
 class TrackWindows:
-    """The newest `rows` ticks, for windows of `window` ticks. `features`, float32 [most, dim], is where a tick's lie when it is pushed.
+    """The newest `rows` ticks, for windows of `window` ticks. `features`, float32 [most, dim], is where a tick's lie when it takes them.
 
     With `joined`, all faces are one window, whatever their tracks; `most` is 1 then, and a window that was given stays as it is for another `window`
     ticks beyond `rows`.
     """
 
     def __init__(self, features: NDArray[np.float32], rows: int, window: int, joined: bool) -> None:
-        most, self._dim = features.shape
+        most, dim = features.shape
+        self._dim = int(dim)
         rows += window if joined else 0
         self.rows, self._window, self._most, self._joined = rows, window, most, joined
         self._features = FeatureWindow(rows, features.size)
-        self._push = self._features.push_from(features)
+        self.take = self._features.push_from(features)
+        """Takes so many floats of `features` as the row of the next tick, of those that were pushed."""
         self._every = np.arange(window)
         # as FeatureWindow does it: every row twice, so that the newest are one block
         self._numbers = np.full((2 * self.rows, most), _NOBODY, np.int64)
@@ -43,8 +45,8 @@ class TrackWindows:
         self._seen: deque[tuple[Seen, ...]] = deque([()] * rows, maxlen=rows)
         self._at = 0
 
-    def push(self, seen: tuple[Seen, ...]) -> None:
-        """The next tick and its faces, largest first; the features of so many are taken."""
+    def push(self, seen: tuple[Seen, ...]) -> int:
+        """The next tick and its faces, largest first: how many floats it is to `take` before it is in a window."""
         most, marks, n, rows = self._most, self._marks, len(seen), self.rows
         at = self._at * most
         if self._joined:
@@ -52,9 +54,9 @@ class TrackWindows:
         else:
             for item in range(most):
                 marks[at + item] = marks[at + item + rows * most] = seen[item][0].track if item < n else _NOBODY
-        self._push(n * self._dim)
         self._at = (self._at + 1) % rows
         self._seen.append(seen)
+        return n * self._dim
 
     def clear(self) -> None:
         """Forget every tick."""

@@ -204,7 +204,7 @@ def test_no_more_frames_are_gathered_than_are_worked_off_soon_and_with_time_to_s
     begun = Session.__enter__
 
     def experienced(session: Session) -> Session:
-        session._visual_ns = session.stages._stages["visual"] = Costly()
+        session._encoder._visual_ns = session.stages._stages["visual"] = Costly()
         return begun(session)
 
     monkeypatch.setattr(Session, "__enter__", experienced)

@@ -25,7 +25,7 @@ def test_a_window_of_all_faces_is_read_where_it_lies_or_copied_and_stays_for_as_
     for tick in range(150):
         seen = tick % 7 > 1
         row[:] = RNG.standard_normal(dim)
-        tracks.push(((Face(tick, None, None), tick),) if seen else ())
+        tracks.take(tracks.push(((Face(tick, None, None), tick),) if seen else ()))
         rows.append(row[0].copy() if seen else np.zeros(dim, np.float32))
         there.append(float(seen))
         behind = tick % (ROWS - WINDOW + 1)
