@@ -161,7 +161,7 @@ class Hops:
             if not np.isfinite(array[item]).all():
                 self._not_finite(name, item, hop)
         first = hop.newest + 1 - hop.ticks
-        values = np.clip(outputs["estimates"][item, -hop.ticks :], -1.0, 1.0).tolist()
+        values = outputs["estimates"][item, -hop.ticks :].clip(-1.0, 1.0).tolist()
         trail = tuple((hop.epoch_ns + tick_time_ns(first + i, self._rate_hz), valence, arousal) for i, (valence, arousal) in enumerate(values))
         t_ns, valence, arousal = trail[-1]
         modality = self._graphs.modality

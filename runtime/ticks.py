@@ -83,5 +83,5 @@ def token_weights(
 
 def rms_dbfs(samples: NDArray[np.float32]) -> float:
     """Level of `samples` in dB below full scale, at least -120 (silence or no samples)."""
-    power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
+    power = float(np.square(samples, dtype=np.float64).sum()) / len(samples) if len(samples) else 0.0
     return max(-120.0, 10.0 * math.log10(power)) if power > 0 else -120.0
