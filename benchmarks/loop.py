@@ -9,6 +9,7 @@ resampled; `beside_engines`, where engines run and the CPU time of their calls i
 `awake`, the same turns on a simulated clock, one after the other, where no cache gets cold and no core falls asleep between two frames: what the
 code costs, without what waking up costs on this machine; and `nothing`, the same camera in a thread that rings a bell at each frame for another
 that does nothing with it: what waking up alone costs. `loop_over_budget` is how many times less than one percent of a core `loop` is, and so on.
+`pace_ms` is what a million additions took in Python just before: a busy host makes everything slower, and this tells how much.
 """
 
 from __future__ import annotations
@@ -38,6 +39,24 @@ DIMS, TINY_DIMS = (2048, 768), (512, 128)
 """Features of `base`, and of `tiny`."""
 
 
+class _Apart:
+    """CPU time that is not the loop's: of calls in one thread, also of the one that is under way while another thread asks."""
+
+    def __init__(self) -> None:
+        self._state = 0, 0, 0  # what is over, the thread's clock and when the call began; one assignment, for who reads meanwhile
+
+    def begin(self) -> None:
+        self._state = self._state[0], time.pthread_getcpuclockid(threading.get_ident()), time.thread_time_ns()
+
+    def end(self) -> None:
+        total_ns, _, begun_ns = self._state
+        self._state = total_ns + time.thread_time_ns() - begun_ns, 0, 0
+
+    def ns(self) -> int:
+        total_ns, clock, begun_ns = self._state
+        return total_ns + (time.clock_gettime_ns(clock) - begun_ns if clock else 0)
+
+
 @dataclass
 class _Box:
     """A face of 200 pixels in the middle; costs nothing."""
@@ -65,15 +84,15 @@ class _Frames:
         self.damaged = self.skipped = 0
         self._clock, self._count, self._start_ns = clock, 0, clock.now_ns()
         self._jpegs = [cv2.imencode(".jpg", frame)[1] for frame in frames]
-        self.own_ns = 0
-        """CPU time of a camera's own work: the sleep until a frame is there, and its decoding."""
+        self.own = _Apart()
+        """A camera's own work: the sleep until a frame is there, and its decoding."""
 
     def read(self) -> Any:
-        before_ns = time.thread_time_ns()
+        self.own.begin()
         self._count += 1
         self._clock.sleep((self._start_ns + self._count * 1_000_000_000 // RATE_HZ - self._clock.now_ns()) / 1e9)
         t_ns, pixels = self._clock.now_ns(), self._decode(self._jpegs[self._count % FRAMES])
-        self.own_ns += time.thread_time_ns() - before_ns
+        self.own.end()
         return self._event(t_ns, pixels, "bgr")
 
     def interrupt(self) -> None: ...
@@ -156,17 +175,23 @@ class _Timed:
     """The calls of a session's engines: left out, or timed by the CPU clock of the thread that makes them."""
 
     def __init__(self, session: Any, idle: bool) -> None:
-        self.total_ns = 0
+        self._all: list[_Apart] = []
         for graph in (session._graphs.visual, session._graphs.audio, session._graphs.fusion):
             graph.run = (lambda *_: None) if idle else self._timed(graph.run)
 
     def _timed(self, run: Callable[..., None]) -> Callable[..., None]:
+        apart = _Apart()
+        self._all.append(apart)
+
         def timed(*items: Any) -> None:
-            before_ns = time.thread_time_ns()
+            apart.begin()
             run(*items)
-            self.total_ns += time.thread_time_ns() - before_ns
+            apart.end()
 
         return timed
+
+    def ns(self) -> int:
+        return sum(apart.ns() for apart in self._all)
 
 
 def _measure(path: Path, frames: Any, seconds: float, idle: bool, mic_hz: int = MIC_HZ) -> tuple[list[float], dict[str, Any]]:
@@ -189,7 +214,7 @@ def _measure(path: Path, frames: Any, seconds: float, idle: bool, mic_hz: int = 
     with contextlib.closing(camera), Session(Bundle.open(path), precision="fp32", threads=1, faces=_Box(), hop_thread=True) as session:
         timed = _Timed(session, idle)
         microphone = _Microphone(clock, mic_hz)
-        meter = _Meter(lambda: timed.total_ns + microphone.fed_ns + reader.own_ns)
+        meter = _Meter(lambda: timed.ns() + microphone.fed_ns + reader.own.ns())
         summary = run_live_devices(
             camera,
             microphone,
@@ -205,8 +230,8 @@ def _measure(path: Path, frames: Any, seconds: float, idle: bool, mic_hz: int = 
         "estimates": summary.estimates,
         "late_ms_p50": round(summary.late.p50, 1),
         "late_ms_p99": round(summary.late.p99, 1),
-        "engines_ms_per_s": round(timed.total_ns / 1e6 / summary.seconds, 2),
-        "camera_ms_per_s": round(reader.own_ns / 1e6 / summary.seconds, 2),
+        "engines_ms_per_s": round(timed.ns() / 1e6 / summary.seconds, 2),
+        "camera_ms_per_s": round(reader.own.ns() / 1e6 / summary.seconds, 2),
         "crop_ms_per_s": round(1000 * summary.stages["crop"].total_s / summary.seconds, 2),
     }
     return meter.per_second_ms(), facts
@@ -226,10 +251,10 @@ def _measure_nothing(frames: Any, seconds: float) -> tuple[list[float], dict[str
 
     thread = threading.Thread(target=capture, name="capture")
     thread.start()
-    last_s, last_ns = time.monotonic(), time.process_time_ns() - reader.own_ns
+    last_s, last_ns = time.monotonic(), time.process_time_ns() - reader.own.ns()
     while thread.is_alive():
         woken += bell.wait(1.0)
-        now_s, now_ns = time.monotonic(), time.process_time_ns() - reader.own_ns
+        now_s, now_ns = time.monotonic(), time.process_time_ns() - reader.own.ns()
         if now_s - last_s >= 1:
             found.append((now_ns - last_ns) / 1e6 / (now_s - last_s))
             last_s, last_ns = now_s, now_ns
@@ -237,7 +262,7 @@ def _measure_nothing(frames: Any, seconds: float) -> tuple[list[float], dict[str
     return found[WARM_S:], {"frames": woken}
 
 
-class _Apart:
+class _Simulated:
     """A simulated camera whose own work is timed, to be taken off."""
 
     def __init__(self, camera: Any) -> None:
@@ -263,7 +288,7 @@ def _measure_awake(path: Path, frames: Any, seconds: float) -> tuple[list[float]
     from sage_edge.runtime.sources.simulated import SimulatedCamera
 
     clock = SimulatedClock()
-    camera = _Apart(SimulatedCamera(clock, lambda t_ns: frames[round(t_ns * RATE_HZ / 1e9) % FRAMES], rate_hz=RATE_HZ))
+    camera = _Simulated(SimulatedCamera(clock, lambda t_ns: frames[round(t_ns * RATE_HZ / 1e9) % FRAMES], rate_hz=RATE_HZ))
     microphone = _Microphone(clock)
     camera.start()
     found: list[float] = []
@@ -281,6 +306,14 @@ def _measure_awake(path: Path, frames: Any, seconds: float) -> tuple[list[float]
         smooth = SmoothTracks(Smoothing.parse("one-euro"))
         summary = run_live_devices(camera, microphone, session, [], clock=clock, stop=stop, seconds=seconds, smooth=smooth)
     return found[WARM_S:], {"frames": summary.frames, "estimates": summary.estimates}
+
+
+def _pace_ms() -> float:
+    """CPU ms of a million additions."""
+    start_ns, total = time.thread_time_ns(), 0
+    for number in range(1_000_000):
+        total += number
+    return (time.thread_time_ns() - start_ns) / 1e6
 
 
 @contextlib.contextmanager
@@ -303,11 +336,13 @@ def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
     frames = coarse.repeat(16, 1).repeat(16, 2)
     names = ("loop", "loop_tiny", "loop_48_khz", "beside_engines", "beside_engines_tiny", "awake", "nothing")
     found: dict[str, list[float]] = {name: [] for name in names}
+    paces: dict[str, list[float]] = {name: [] for name in names}
     notes: dict[str, Any] = {}
     with _bundle() as path, _bundle(TINY_DIMS) as tiny_path:
         for _ in range(3 if n >= 60 else 1):
             for name, seconds in found.items():
                 length_s = WARM_S + 2 + max(1.0, n / 60)
+                paces[name].append(_pace_ms())
                 if name == "awake":
                     more, notes[name] = _measure_awake(path, frames, length_s)
                 elif name == "nothing":
@@ -317,7 +352,11 @@ def run(n: int = 400, seed: int = 0) -> dict[str, Any]:
                     more, notes[name] = _measure(which, frames, length_s, not name.startswith("beside"), mic_hz)
                 seconds += more
     variants = {
-        name: {"median": round(statistics.median(seconds), 3), "min": round(min(seconds), 3), "n": len(seconds)} for name, seconds in found.items()
+        name: {
+            **{"median": round(statistics.median(seconds), 3), "min": round(min(seconds), 3), "n": len(seconds)},
+            "pace_ms": round(statistics.median(paces[name]), 1),
+        }
+        for name, seconds in found.items()
     }
     return {
         "unit": "ms of CPU per second",
