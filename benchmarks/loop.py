@@ -256,8 +256,9 @@ def _measure_nothing(frames: Any, seconds: float) -> tuple[list[float], dict[str
     last_s, last_ns = time.monotonic(), _cpu_ns() - reader.own.ns()
     while thread.is_alive():
         woken += bell.wait(1.0)
-        now_s, now_ns = time.monotonic(), _cpu_ns() - reader.own.ns()
+        now_s = time.monotonic()
         if now_s - last_s >= 1:
+            now_ns = _cpu_ns() - reader.own.ns()
             found.append((now_ns - last_ns) / 1e6 / (now_s - last_s))
             last_s, last_ns = now_s, now_ns
     thread.join()
