@@ -207,7 +207,6 @@ class _Loop:
             sink.start(first)
         self._session.advance(self._start_ns)
         self._epoch_ns, self._pushed_ns = self._start_ns, self._start_ns - NS_PER_S
-        self._status_ns = self._start_ns + STATUS_NS
         if frames:
             self._see(frames)
 
@@ -261,7 +260,7 @@ class _Loop:
             self._looked_ns = now_ns
             self._tell()
             self._watch()
-        if now_ns >= self._status_ns:
+        if now_ns - self._status_ns >= STATUS_NS:
             self._status()
         self._worked_ns = self._clock.now_ns()
         if session.due_ns == due_ns and not session.busy:  # nothing is gathered for a turn with a hop, nor beside one, where all takes longer
@@ -283,7 +282,7 @@ class _Loop:
         else:
             behind_ns = min(max(self._sound_ns, self._gathering.behind_ns), self._wait_ns)
             near_ns = self._gathering.until_ns(min(session.due_ns + behind_ns, self._end_ns), most, now_ns)
-        near_ns = min(near_ns, self._status_ns)
+        near_ns = min(near_ns, self._status_ns + STATUS_NS)
         return near_ns if near_ns > now_ns else 0
 
     def _hear(self) -> None:
@@ -444,9 +443,7 @@ class _Loop:
             sink.notice(notice)
 
     def _status(self) -> None:
-        self._status_ns += STATUS_NS  # of the second, not of this turn: else it would come later and later, and need turns of its own
-        if self._status_ns <= self._now_ns:
-            self._status_ns = self._now_ns + STATUS_NS
+        self._status_ns = self._now_ns
         encoded = self._visual_ns.count, sum(stage.total_ns for stage in (self._find_ns, self._crop_ns, self._visual_ns))
         (faces, spent_ns), self._encoded = (now - before for now, before in zip(encoded, self._encoded, strict=True)), encoded
         if faces:
