@@ -148,7 +148,7 @@ class Session:
 
     def push_frames(self, frames: Sequence[FrameEvent]) -> None:
         """Give frames that have waited, oldest first: as one `push_frame(copy=False)` after the other, but for less time on the CPU. Leave the pixels
-        of all of them alone until the next frame has been pushed."""
+        of all of them alone until the next frame has been pushed. Raises UsageError for pixels of another kind, before anything has happened."""
         for event in frames:
             check_pixels(event.pixels, event.format)
         try:
