@@ -12,7 +12,8 @@ MOST_BYTES = 16 << 20
 
 class Waiting:
     """Up to `most` frames wait; the next one takes the place of the newest, which `counts` calls stale. A frame from before `gather_until_ns` is
-    quiet: nobody need be told until there are `most`, or one comes that is not. Not thread-safe."""
+    quiet: nobody need be told until there are `most`, or one comes that is not. `put` and `take` take turns by a lock of their
+    caller's; once there is a frame, whoever takes them sees one at any moment without it."""
 
     __slots__ = ("_bytes", "_counts", "frames", "gather_until_ns", "most")
 
@@ -26,9 +27,11 @@ class Waiting:
         frames, size = self.frames, event.pixels.nbytes
         if frames and (len(frames) >= self.most or self._bytes + size > MOST_BYTES):
             self._counts.stale += 1
-            self._bytes -= frames.pop().pixels.nbytes
-        frames.append(event)
-        self._bytes += size
+            self._bytes += size - frames[-1].pixels.nbytes
+            frames[-1] = event  # never gone before the next is there: who waits looks without a lock
+        else:
+            self._bytes += size
+            frames.append(event)
         return self.enough()
 
     def enough(self) -> bool:

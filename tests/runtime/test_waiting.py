@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from itertools import count
+from types import FrameType
 
 import numpy as np
 
@@ -73,6 +75,28 @@ def test_frames_that_come_after_somebody_was_told_wait_too_while_there_is_room()
     waiting.most = 1
     assert [waiting.put(frame(t)) for t in (233, 266)] == [True, True]
     assert stamps(waiting.take()) == [266]
+
+
+def test_there_is_a_frame_at_every_step_of_replacing_it() -> None:
+    waiting = Waiting(CameraCounts())
+    waiting.put(frame(0))
+    seen: list[int] = []
+
+    def look(at: FrameType, event: str, _: object) -> Callable[..., object]:
+        at.f_trace_opcodes = True
+        if event == "opcode":
+            seen.append(len(waiting.frames))
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        waiting.put(frame(1))
+    finally:
+        sys.settrace(before)
+    assert len(seen) > 10
+    assert set(seen) == {1}
+    assert stamps(waiting.take()) == [1]
 
 
 def test_what_waits_already_is_enough_or_waits_on() -> None:
