@@ -40,21 +40,33 @@ DIMS, TINY_DIMS = (2048, 768), (512, 128)
 
 
 class _Apart:
-    """CPU time that is not the loop's: of calls in one thread, also of the one that is under way while another thread asks."""
+    """CPU time that is not the loop's: of calls in one thread, also of the one that is under way while another thread asks. As little as can be is
+    done before the clock is first read and after it was last read, for that counts as the loop's."""
 
     def __init__(self) -> None:
-        self._state = 0, 0, 0  # what is over, the thread's clock and when the call began; one assignment, for who reads meanwhile
+        self._state = 0, 0  # what is over, and the thread's clock when the call under way began; one assignment, for who reads meanwhile
+        self._clock: int | None = None
 
-    def begin(self) -> None:
-        self._state = self._state[0], time.pthread_getcpuclockid(threading.get_ident()), time.thread_time_ns()
+    def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """`call`, counted; for one thread."""
+        now_ns, total_ns = time.thread_time_ns, 0
 
-    def end(self) -> None:
-        total_ns, _, begun_ns = self._state
-        self._state = total_ns + time.thread_time_ns() - begun_ns, 0, 0
+        def timed(*arguments: Any) -> Any:
+            nonlocal total_ns
+            begun_ns = now_ns()
+            if self._clock is None:
+                self._clock = time.pthread_getcpuclockid(threading.get_ident())
+            self._state = total_ns, begun_ns
+            result = call(*arguments)
+            total_ns += now_ns() - begun_ns
+            self._state = total_ns, 0
+            return result
+
+        return timed
 
     def ns(self) -> int:
-        total_ns, clock, begun_ns = self._state
-        return total_ns + (time.clock_gettime_ns(clock) - begun_ns if clock else 0)
+        total_ns, begun_ns = self._state
+        return total_ns + (time.clock_gettime_ns(self._clock) - begun_ns if begun_ns and self._clock is not None else 0)
 
 
 def _cpu_ns() -> int:
@@ -91,14 +103,15 @@ class _Frames:
         self._jpegs = [cv2.imencode(".jpg", frame)[1] for frame in frames]
         self.own = _Apart()
         """A camera's own work: the sleep until a frame is there, and its decoding."""
+        self._next = self.own.timed(self._wait_and_decode)
 
     def read(self) -> Any:
-        self.own.begin()
+        return self._event(*self._next(), "bgr")
+
+    def _wait_and_decode(self) -> tuple[int, Any]:
         self._count += 1
         self._clock.sleep((self._start_ns + self._count * 1_000_000_000 // RATE_HZ - self._clock.now_ns()) / 1e9)
-        t_ns, pixels = self._clock.now_ns(), self._decode(self._jpegs[self._count % FRAMES])
-        self.own.end()
-        return self._event(t_ns, pixels, "bgr")
+        return self._clock.now_ns(), self._decode(self._jpegs[self._count % FRAMES])
 
     def interrupt(self) -> None: ...
 
@@ -177,20 +190,10 @@ class _Timed:
     """The calls of a session's engines: left out, or timed by the CPU clock of the thread that makes them."""
 
     def __init__(self, session: Any, idle: bool) -> None:
-        self._all: list[_Apart] = []
-        for graph in (session._graphs.visual, session._graphs.audio, session._graphs.fusion):
-            graph.run = (lambda *_: None) if idle else self._timed(graph.run)
-
-    def _timed(self, run: Callable[..., None]) -> Callable[..., None]:
-        apart = _Apart()
-        self._all.append(apart)
-
-        def timed(*items: Any) -> None:
-            apart.begin()
-            run(*items)
-            apart.end()
-
-        return timed
+        graphs = (session._graphs.visual, session._graphs.audio, session._graphs.fusion)
+        self._all = [_Apart() for _ in graphs]
+        for graph, apart in zip(graphs, self._all, strict=True):
+            graph.run = (lambda *_: None) if idle else apart.timed(graph.run)
 
     def ns(self) -> int:
         return sum(apart.ns() for apart in self._all)

@@ -100,13 +100,11 @@ def crop(pixels: Pixels, box: Rectangle, out: NDArray[np.float32], mean: Sequenc
 
 
 class Cropper:
-    """`crop` of one frame after another into the same array: what stays the same is looked at once, and `crop` does what has to be done last. For
-    one thread at a time."""
+    """`crop` of one frame after another into the same array: what stays the same is looked at once. For one thread at a time."""
 
     def __init__(self, out: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> None:
         self._out = _check_out(out)
         self._like: object = None  # format, shape, strides and type of the frames that _image describes
-        self._format = ""
         self._image, box, self._norm = Image(), Box(), _norm(tuple(mean), tuple(std))
         # single numbers are written faster there
         self._box, self._places = memoryview(box).cast("B").cast("d"), memoryview(self._image).cast("B").cast("q")
@@ -116,28 +114,26 @@ class Cropper:
         function.restype = ctypes.c_int32
         references = (ctypes.byref(each) for each in (self._image, box, self._norm))
         sides = ctypes.c_int32(out.shape[2]), ctypes.c_int32(out.shape[1])
-        self.crop: Callable[[], int] = partial(function, *references, ctypes.c_void_p(address(out)), *sides)
-        """Crops what it is aimed at; where that cannot be, a code for `fail`."""
+        self._call: Callable[[], int] = partial(function, *references, ctypes.c_void_p(address(out)), *sides)
 
-    def aim(self, pixels: NDArray[np.uint8], box: Rectangle, format: str) -> object:
-        """What `crop` is to do; the answer has to stay alive until then. Raises NativeError for what is no frame."""
+    def __call__(self, pixels: NDArray[np.uint8], box: Rectangle, format: str) -> None:
+        """As `crop`. Raises NativeError."""
         image, here, places = self._image, self._box, self._places
         here[0], here[1], here[2], here[3] = box
-        like = (format, pixels.shape, pixels.strides, pixels.dtype)
+        like, alive = (format, pixels.shape, pixels.strides, pixels.dtype), None
         if like == self._like:
             places[0] = data = address(pixels)
             if self._chroma is not None:
                 places[1] = data + self._chroma
-            return pixels
-        found, alive = _image(pixels, format)
-        ctypes.pointer(image)[0] = found
-        self._format, self._like = format, like if _as_it_lies(found, pixels) else None
-        self._chroma = found.chroma - found.data if found.chroma else None
-        return alive
-
-    def fail(self, code: int) -> None:
-        """Raise the NativeError that says why `crop` could not."""
-        check(code, f"crop of box {tuple(self._box)} from a {self._image.width}x{self._image.height} {self._format} frame")
+        else:
+            found, alive = _image(pixels, format)
+            ctypes.pointer(image)[0] = found
+            self._like = like if _as_it_lies(found, pixels) else None
+            self._chroma = found.chroma - found.data if found.chroma else None
+        code = self._call()
+        if code:
+            check(code, f"crop of box {tuple(box)} from a {image.width}x{image.height} {format} frame")
+        del alive
 
 
 def _as_it_lies(image: Image, pixels: NDArray[np.uint8]) -> bool:

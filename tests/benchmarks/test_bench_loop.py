@@ -18,14 +18,16 @@ def test_a_call_under_way_in_another_thread_is_counted_and_never_twice(monkeypat
     apart, begun, stop = _Apart(), threading.Event(), threading.Event()
     spent: list[int] = []
 
+    def spin() -> None:
+        begun.set()
+        while not stop.is_set():
+            pass
+
     def work() -> None:
+        timed = apart.timed(spin)
         for _ in range(2):
             before_ns = time.thread_time_ns()
-            apart.begin()
-            begun.set()
-            while not stop.is_set():
-                pass
-            apart.end()
+            timed()
             spent.append(time.thread_time_ns() - before_ns)
 
     thread = threading.Thread(target=work)
