@@ -12,9 +12,12 @@ from .engines import Engine, open_engine
 from .errors import EngineError
 from .flavours import LADDERED, Flavour, flavour
 
+TOGETHER = 15
+"""Faces that `visual` has room for, at least, where it takes those of several frames together: as many frames may wait (`sources.waiting.MOST`)."""
+
 
 class Graphs:
-    """`visual` and `fusion` for up to `faces` faces at a time, and `audio`, which they share. Close it, or use it in a `with`.
+    """`visual` and `fusion` for up to `faces` faces at a time, or `visual` for more, and `audio`, which they share. Close it, or use it in a `with`.
 
     `precision` is one of `flavours.FLAVOURS`. With `apart`, `visual` may run in another thread than the two others.
     Raises UsageError for another precision, EngineError when a graph cannot be loaded or does not fit the manifest.
@@ -26,10 +29,14 @@ class Graphs:
         self.precision, self.backend, self._name = precision, backend, bundle.path.name
         self._engines: list[Engine] = []
         kind = flavour(precision, backend)
+        self.together = backend == "onnxruntime" and kind.hint != "cuda"
+        """`visual` takes the faces of several frames at once. Not where a face by itself would cost more for it: OpenVINO needs twice the time
+        then, and GPUs prepare themselves for each number of faces anew."""
+        batches = {"visual": max(faces, TOGETHER) if self.together else faces, "audio": 1, "fusion": faces}
         try:
             for name in GRAPHS:
                 beside = None if len(self._engines) <= apart else self._engines[apart]
-                self._engines.append(open_graph(bundle, name, kind, backend, threads, beside, 1 if name == "audio" else faces))
+                self._engines.append(open_graph(bundle, name, kind, backend, threads, beside, batches[name]))
             self.visual, self.audio, self.fusion = self._engines
         except BaseException:
             self.close()

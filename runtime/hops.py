@@ -90,9 +90,13 @@ class Hops:
             self._wait_ns.add(perf_counter_ns() - before)
         self.check()
 
-    def settle(self) -> None:
-        """Wait until nothing is computed. Raises as `check`."""
+    def rest(self) -> None:
+        """Wait until nothing is computed."""
         self._idle.wait()
+
+    def settle(self) -> None:
+        """`rest`. Raises as `check`."""
+        self.rest()
         self.check()
 
     def run(self, hop: Hop) -> None:

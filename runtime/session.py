@@ -119,11 +119,11 @@ class Session:
         self._sound = Soundtrack(self._time, m.window, self._graphs.audio.inputs["samples"][0])
         # Frames run ahead of a hop that waits for sound, by the lag at most.
         rows = m.window + self._time.ended(self._time.lag_ns) + 4
-        self._tracks = TrackWindows(self._graphs.visual.outputs["visual"], rows, m.window, joined=follow == "largest")
+        self._tracks = TrackWindows(self._graphs.visual.outputs["visual"], most, rows, m.window, joined=follow == "largest")
         self._hops = Hops(self._graphs, m.rate_hz, self.stages, hop_thread)
         self.follow, self._most = follow, most
         self._find = None if faces is None else _finding(faces, follow)
-        self._encoder = Encoder(self._graphs.visual, m.face, self._tracks, self.stages)
+        self._encoder = Encoder(self._graphs, m.face, self._tracks, self.stages, self._forget)
         self._max_age_ns = int(m.face.max_age_ms * 1_000_000)
         self._next_tick = 0
         self._plan_hop(-1, hop - 1)
@@ -399,6 +399,11 @@ class Session:
                 seen[item:] = [(face, frame.ns), *seen[item + 1 :]]
             self._encoder.encode(frame, crops, len(seen))
             frame.seen = tuple(seen)
+
+    def _forget(self) -> None:
+        """Clear the windows, when no hop reads them."""
+        self._hops.rest()
+        self._tracks.clear()
 
     def _run_hop(self, newest: int) -> None:
         """Audio and fusion over the window that ends with tick `newest`; its ticks that no hop had are this one's."""

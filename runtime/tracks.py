@@ -23,20 +23,20 @@ _NOBODY = -(1 << 63)
 
 
 class TrackWindows:
-    """The newest `rows` ticks, for windows of `window` ticks. `features`, float32 [most, dim], is where a tick's lie when it takes them.
+    """The newest `rows` ticks, for windows of `window` ticks and up to `most` faces. `features`, float32 [n, dim], is where a tick's lie when it
+    takes them.
 
     With `joined`, all faces are one window, whatever their tracks; `most` is 1 then, and a window that was given stays as it is for another `window`
     ticks beyond `rows`.
     """
 
-    def __init__(self, features: NDArray[np.float32], rows: int, window: int, joined: bool) -> None:
-        most, dim = features.shape
-        self._dim = int(dim)
+    def __init__(self, features: NDArray[np.float32], most: int, rows: int, window: int, joined: bool) -> None:
+        self._dim = int(features.shape[1])
         rows += window if joined else 0
         self.rows, self._window, self._most, self._joined = rows, window, most, joined
-        self._features = FeatureWindow(rows, features.size)
+        self._features = FeatureWindow(rows, most * self._dim)
         self.take = self._features.push_from(features)
-        """Takes so many floats of `features` as the row of the next tick, of those that were pushed."""
+        """`take(floats, at)`: so many floats of `features`, from face `at` on, as the row of the next tick, of those that were pushed."""
         self._every = np.arange(window)
         # as FeatureWindow does it: every row twice, so that the newest are one block
         self._numbers = np.full((2 * self.rows, most), _NOBODY, np.int64)

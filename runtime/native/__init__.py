@@ -212,17 +212,24 @@ class FeatureWindow:
 
     def push(self, row: NDArray[np.float32]) -> None:
         """Append one row, float32 [dim]."""
-        self.push_from(row)(self.dim)
+        if row.dtype != np.float32 or row.size != self.dim or not row.flags.c_contiguous:
+            raise NativeError(f"row of {row.dtype} {row.shape}: expected C-contiguous float32 of {self.dim} elements")
+        check(load().sage_window_push(self._pointer, address(row), self.dim), "push of a row")
 
-    def push_from(self, source: NDArray[np.float32]) -> Callable[[int], None]:
-        """What appends one row at each call: as many floats as it is told of what is in `source`, float32 of `dim` elements, then, and zeros."""
-        if source.dtype != np.float32 or source.size != self.dim or not source.flags.c_contiguous:
-            raise NativeError(f"rows from {source.dtype} {source.shape}: expected C-contiguous float32 of {self.dim} elements")
+    def push_from(self, source: NDArray[np.float32]) -> Callable[[int, int], None]:
+        """What appends one row at each call: `push(n, at)` takes `n` floats of what is in `source` then, float32 [items, width], from item `at` on,
+        and zeros."""
+        if source.dtype != np.float32 or source.ndim != 2 or not source.flags.c_contiguous:
+            raise NativeError(f"rows from {source.dtype} {source.shape}: expected C-contiguous float32 [items, width]")
+        items, width = source.shape
         # without declared arguments, as in Cropper
-        call: Callable[[int], int] = partial(load()["sage_window_push"], self._pointer, ctypes.c_void_p(address(source)))
+        call: Callable[[ctypes.c_void_p, int], int] = partial(load()["sage_window_push"], self._pointer)
+        places = [ctypes.c_void_p(address(source) + 4 * width * item) for item in range(items)]
 
-        def push(n: int, alive: object = (self._handle, source)) -> None:
-            if code := call(n):
+        def push(n: int, at: int, alive: object = (self._handle, source)) -> None:
+            if not 0 <= at < items or n > (items - at) * width:
+                raise NativeError(f"push of {n} floats from item {at} of {items}, {width} wide each: there are no such")
+            if code := call(places[at], n):
                 check(code, f"push of {n} floats to a window of {self.dim} wide rows")
 
         return push

@@ -1,12 +1,11 @@
-"""Frames that are given together: the bits of one by one, nothing between two engine runs that could wait, and a clean state after an error."""
+"""Frames that are given together: the bits of one by one, as few engine runs as can be, and a clean state after an error."""
 
 from __future__ import annotations
 
 import itertools
-import sys
+import threading
 import weakref
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sage_edge.runtime import Bundle, EngineError, Session, UsageError, ticks
+from sage_edge.runtime import Bundle, EngineError, Session, UsageError, graphs, ticks
 from sage_edge.runtime.errors import NativeError
 from sage_edge.runtime.estimate import Estimate
 from sage_edge.runtime.faces import FaceBox
@@ -85,37 +84,60 @@ def test_frames_given_together_are_as_frames_given_one_by_one(bundle: Bundle, da
     assert outcomes[1] == outcomes[0]
 
 
-def test_between_two_engine_runs_there_is_nothing_but_a_crop_and_a_row(bundle: Bundle) -> None:
-    calls: list[str] = []
-
-    def note(frame: FrameType, event: str, argument: object) -> None:
-        if event == "call":
-            calls.append(frame.f_code.co_name)
-
-    with Session(bundle, precision="fp32", faces=Middle(), t0_ns=0) as session:
-        given = list(frames(8))
-        session.push_frames(given[:2])
+@pytest.mark.parametrize(("room", "together", "expected"), [(15, True, [6]), (4, True, [4, 2]), (4, False, [1] * 6)])
+def test_frames_that_waited_are_as_few_engine_runs_as_there_is_room_for(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, room: int, together: bool, expected: list[int]
+) -> None:
+    monkeypatch.setattr(graphs, "TOGETHER", room)
+    given = list(frames(8))
+    with Session(bundle, precision="fp32", faces=Middle(), t0_ns=0) as session, Session(bundle, precision="fp32", faces=Middle(), t0_ns=0) as other:
         assert session._graphs is not None
-        run, runs = session._graphs.visual.run, 0
+        assert session._graphs.visual.inputs["faces"].shape[0] == room
+        session._encoder._together = together
+        session.push_frames(given[:2])
+        run, runs = session._graphs.visual.run, []
 
         def counted(items: int | None = None) -> None:
-            nonlocal runs
-            sys.setprofile(None)
+            assert items is not None
             run(items)
-            runs += 1
-            calls.append("ran")
-            sys.setprofile(note)
+            runs.append(items)
 
         session._graphs.visual.run = counted  # type: ignore[method-assign]
-        sys.setprofile(note)
-        try:
-            session.push_frames(given[2:])
-        finally:
-            sys.setprofile(None)
-    first, last = calls.index("ran"), len(calls) - calls[::-1].index("ran")
-    assert runs == calls.count("ran") == 6, "the newest frame waits for the next"
-    assert calls[first:last] == ["ran", *["push", "counted", "ran"] * 5]
-    assert calls[:first].count("find") == 6
+        session.push_frames(given[2:])
+        assert runs == expected, "the newest frame waits for the next"
+        assert session.stages["visual"].count == session.stages["crop"].count == 7
+        for event in given:
+            other.push_frame(event.pixels, event.t_ns, event.format)
+        for mine, its in zip(_windows(session), _windows(other), strict=True):
+            assert np.array_equal(mine, its)
+
+
+def test_a_run_that_fails_under_a_hop_leaves_it_its_window(bundle: Bundle) -> None:
+    with Session(bundle, precision="fp32", faces=Middle(), hop=4, t0_ns=0, hop_thread=True) as session:
+        assert session._graphs is not None
+        given, begun, going = list(frames(12)), threading.Event(), threading.Event()
+        fuse, read = session._graphs.fusion.run, []
+
+        def slowly(items: int | None = None) -> None:
+            before = session._graphs.fusion._read["visual"].copy()  # type: ignore[union-attr]
+            begun.set()
+            going.wait(30)
+            read.append(np.array_equal(before, session._graphs.fusion._read["visual"]))  # type: ignore[union-attr]
+            fuse(items)
+
+        def fail(items: int | None = None) -> None:
+            threading.Timer(0.2, going.set).start()
+            raise EngineError("it failed")
+
+        session._graphs.fusion.run = slowly  # type: ignore[method-assign]
+        session.push_audio(NOISE[:4000], 0)
+        session.push_frames(given[:6])
+        assert begun.wait(30)
+        session._graphs.visual.run = fail  # type: ignore[method-assign]
+        with pytest.raises(EngineError, match="it failed"):
+            session.push_frames(given[6:])
+        session._hops.rest()
+        assert read == [True]
 
 
 def test_frames_are_let_go_when_the_next_ones_have_come(bundle: Bundle) -> None:
@@ -136,13 +158,16 @@ def _windows(session: Session) -> tuple[NDArray[np.float32], NDArray[np.float32]
     return features[0].copy(), mask[0]
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_after_an_engine_has_failed_no_tick_holds_what_was_never_encoded(bundle: Bundle, together: bool) -> None:
-    given = list(frames(20))
+@pytest.mark.parametrize(("room", "runs"), [(15, 0), (2, 0), (2, 1), (2, 2), (1, 2), (15, None)])
+def test_after_an_engine_has_failed_no_tick_holds_what_was_never_encoded(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, room: int, runs: int | None
+) -> None:
+    monkeypatch.setattr(graphs, "TOGETHER", room)
+    given, together = list(frames(20)), runs is not None
     with Session(bundle, precision="fp32", faces=Middle(), t0_ns=0) as session, Session(bundle, precision="fp32", faces=Middle(), t0_ns=0) as other:
         assert session._graphs is not None
         session.push_frames(given[:6])
-        run, left = session._graphs.visual.run, iter([True, True] if together else [])
+        run, left = session._graphs.visual.run, iter([True] * (runs or 0))
 
         def fail(items: int | None = None) -> None:
             if next(left, False):

@@ -17,16 +17,17 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.parametrize("dim", [1, 8, 16, 48])
 def test_a_window_of_all_faces_is_read_where_it_lies_or_copied_and_stays_for_as_long_as_another(dim: int) -> None:
-    row, own, mask = np.zeros((1, dim), np.float32), aligned_zeros((1, WINDOW, dim), np.dtype(np.float32)), np.zeros((1, WINDOW), np.float32)
-    tracks = TrackWindows(row, ROWS, WINDOW, joined=True)
+    features, own, mask = np.zeros((3, dim), np.float32), aligned_zeros((1, WINDOW, dim), np.dtype(np.float32)), np.zeros((1, WINDOW), np.float32)
+    tracks = TrackWindows(features, 1, ROWS, WINDOW, joined=True)
     rows, there = [np.zeros(dim, np.float32)] * 40, [0.0] * 40
     given: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=WINDOW + 1)
     in_place = 0
     for tick in range(150):
         seen = tick % 7 > 1
-        row[:] = RNG.standard_normal(dim)
-        tracks.take(tracks.push(((Face(tick, None, None), tick),) if seen else ()))
-        rows.append(row[0].copy() if seen else np.zeros(dim, np.float32))
+        at = tick % 3
+        features[:] = RNG.standard_normal((3, dim))
+        tracks.take(tracks.push(((Face(tick, None, None), tick),) if seen else ()), at)
+        rows.append(features[at].copy() if seen else np.zeros(dim, np.float32))
         there.append(float(seen))
         behind = tick % (ROWS - WINDOW + 1)
         visual, ends = tracks.fill(behind, own, mask)

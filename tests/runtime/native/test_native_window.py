@@ -23,7 +23,7 @@ from sage_edge.runtime.native import FeatureWindow
 )
 def test_window_is_its_twin(rows: int, dim: int, steps: list[tuple[str, int]]) -> None:
     window, twin = FeatureWindow(rows, dim), twins.Window(rows, dim)
-    source = np.zeros((1, dim), np.float32)
+    source = np.zeros((3, dim), np.float32)
     push = window.push_from(source)
     assert np.array_equal(window.view(), twin.view())
     for k, (step, n) in enumerate(steps):
@@ -32,8 +32,9 @@ def test_window_is_its_twin(rows: int, dim: int, steps: list[tuple[str, int]]) -
             window.push(row)
             twin.push(row)
         elif step == "push_from":
-            source[0] = row
-            push(n % (dim + 1))
+            source[:] = -1
+            source[k % 3] = row
+            push(n % (dim + 1), k % 3)
             twin.push(np.where(np.arange(dim) < n % (dim + 1), row, np.float32(0)))
         else:
             window.skip(n)
@@ -68,10 +69,10 @@ def test_a_view_outlives_its_window() -> None:
 
 def test_what_pushes_keeps_the_window() -> None:
     window = FeatureWindow(4, 3)
-    push, handle = window.push_from(np.ones(3, np.float32)), weakref.ref(window._handle)
+    push, handle = window.push_from(np.ones((1, 3), np.float32)), weakref.ref(window._handle)
     del window
     gc.collect()
-    push(3)
+    push(3, 0)
     assert handle() is not None
     del push
     gc.collect()
@@ -87,7 +88,13 @@ def test_wrong_use() -> None:
             window.push(row)
     for n in (-1, 5):
         with pytest.raises(NativeError, match=f"push of {n} floats to a window of 4 wide rows: .*SAGE_E_SIZE"):
-            window.push_from(np.zeros(4, np.float32))(n)
+            window.push_from(np.zeros((2, 4), np.float32))(n, 0)
+    for n, at in ((1, -1), (1, 2), (5, 1), (9, 0)):
+        with pytest.raises(NativeError, match=f"push of {n} floats from item {at} of 2, 4 wide each"):
+            window.push_from(np.zeros((2, 4), np.float32))(n, at)
+    for source in (np.zeros(4, np.float32), np.zeros((2, 4)), np.zeros((2, 8), np.float32)[:, ::2]):
+        with pytest.raises(NativeError, match=r"expected C-contiguous float32 \[items, width\]"):
+            window.push_from(source)
     assert not window.view().any(), "what was refused has changed nothing"
     with pytest.raises(NativeError, match="skip of -1 rows"):
         window.skip(-1)
