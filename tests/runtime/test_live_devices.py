@@ -196,15 +196,17 @@ def test_no_more_frames_are_gathered_than_are_worked_off_soon_and_with_time_to_s
     rate_hz: float, face_s: float, low: float, high: float, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Costly(Histogram):
-        """Of a machine to which each face takes `face_s`."""
+        """Of a machine to which each face takes `face_s`, whatever this one is doing."""
 
         def add(self, ns: int) -> None:
-            super().add(round(face_s * NS))
+            super().add(round(face_s * NS) if self is visual else 0)
 
-    begun = Session.__enter__
+    begun, visual = Session.__enter__, Costly()
 
     def experienced(session: Session) -> Session:
-        session._encoder._visual_ns = session.stages._stages["visual"] = Costly()
+        session._encoder._visual_ns = session.stages._stages["visual"] = visual
+        session._encoder._crop_ns = session.stages._stages["crop"] = Costly()
+        session._find_ns = session.stages._stages["find"] = Costly()
         return begun(session)
 
     monkeypatch.setattr(Session, "__enter__", experienced)
