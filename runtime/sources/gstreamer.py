@@ -13,6 +13,7 @@ import re
 import select
 import signal
 import subprocess
+import threading
 import time
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,7 @@ class GStreamerReader:
         self._frame = np.empty(self._shape, np.uint8)
         self._filled = 0
         self._said = b""
+        self._asked = threading.Lock()  # held from the first SIGINT on: a second one would end gst-launch before its pipeline is down
         self._pipe, writer = os.pipe()
         command = (
             f"gst-launch-1.0 -q {source} ! videoconvert ! video/x-raw,format=BGR,width={width},height={height} ! "
@@ -100,14 +102,15 @@ class GStreamerReader:
         return FrameEvent(t_ns, pixels, "bgr")
 
     def interrupt(self) -> None:
-        """See `Reader`."""
-        self._process.kill()
+        """See `Reader`. gst-launch then takes its pipeline down, and nvargus lets go of the sensor; `close` sees to it that it ends."""
+        if self._asked.acquire(blocking=False):
+            self._process.send_signal(signal.SIGINT)
 
     def close(self) -> None:
         """See `Reader`."""
         if self._pipe < 0:
             return
-        self._process.send_signal(signal.SIGINT)  # gst-launch then takes its pipeline down, and nvargus lets go of the sensor
+        self.interrupt()
         os.close(self._pipe)
         self._pipe = -1
         try:

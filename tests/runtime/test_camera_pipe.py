@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from cameras import GST_APT, QUICK, take, until
 
 from sage_edge.runtime.clock import MonotonicClock
 from sage_edge.runtime.errors import SourceError
+from sage_edge.runtime.sources import gstreamer
 from sage_edge.runtime.sources.camera import LiveCamera, open_camera
 from sage_edge.runtime.sources.gstreamer import GStreamerReader
 from sage_edge.runtime.sources.uri import CameraUri
@@ -21,6 +23,39 @@ SOURCE = "videotestsrc is-live=true pattern=ball ! video/x-raw,format=BGRx,width
 CSI = CameraUri("csi://0", "csi", "0", 160, 120, 30.0)
 
 needs_gst = pytest.mark.skipif(shutil.which("gst-launch-1.0") is None, reason=f"no GStreamer: {GST_APT}")
+
+
+_LAUNCH = """#!{python} -SE
+import os, re, signal, sys, time
+def say(what):
+    with open({log!r}, "a") as log: log.write(what + " ")
+def down(*_):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as gst-launch does: a second one ends it in the middle
+    time.sleep(0.1)
+    say("down")
+    os._exit(0)
+signal.signal(signal.SIGINT, down)
+say("up")
+line = " ".join(sys.argv)
+picture = b"." * (3 * int(re.search(r"BGR,width=([0-9]+)", line)[1]) * int(re.search(r"BGR,width=[0-9]+,height=([0-9]+)", line)[1]))
+end_s = time.monotonic() + 60
+while time.monotonic() < end_s:
+    try:
+        if {gives}: os.write(int(re.search("fd=([0-9]+)", line)[1]), picture)
+    except OSError: pass
+    time.sleep(0.02)
+"""
+
+
+def launch(folder: Path, monkeypatch: pytest.MonkeyPatch, gives: bool) -> Path:
+    """Put a gst-launch-1.0 on the path that holds a sensor until it may take its pipeline down; what it says of that."""
+    program, log = folder / "gst-launch-1.0", folder / "log"
+    program.write_text(_LAUNCH.format(python=sys.executable, log=str(log), gives=gives))
+    program.chmod(0o755)
+    log.touch()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(gstreamer, "_STOP_S", 20.0)
+    return log
 
 
 def pipe(made: list[GStreamerReader]) -> GStreamerReader:
@@ -72,6 +107,22 @@ def test_the_line_for_a_sensor_runs_once_nvidias_elements_have_stand_ins(monkeyp
         assert camera.granted == {"width": 320, "height": 180, "rate_hz": 15.0, "fourcc": None}
     finally:
         camera.close()
+
+
+def test_a_sensor_is_let_go_before_its_process_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    log = launch(tmp_path, monkeypatch, gives=True)
+    made: list[GStreamerReader] = []
+    pipe(made).close()
+    assert log.read_text() == "up down "
+    pipe(made).interrupt()
+    made[-1].interrupt()
+    made[-1].close()
+    assert log.read_text() == "up down up down "
+    camera = LiveCamera(CSI, MonotonicClock(), lambda: pipe(made), QUICK)
+    camera.start()
+    camera.close()
+    assert until(lambda: is_gone(made[-1]))
+    assert log.read_text() == "up down up down up down "
 
 
 @needs_gst
