@@ -7,6 +7,7 @@ Frames come through a pipe, W * H * 3 bytes each. Not its stdout: nvarguscameras
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -84,6 +85,7 @@ class GStreamerReader:
             raise SourceError(f"{name}: gst-launch-1.0 cannot be run ({error.strerror}); sudo apt install gstreamer1.0-tools") from None
         finally:
             os.close(writer)
+        atexit.register(self._end)  # a program that ends does not wait for a thread that waits for the first frame, or for `close`
         assert self._process.stderr is not None
         self._errors = self._process.stderr.fileno()
         os.set_blocking(self._errors, False)
@@ -113,13 +115,19 @@ class GStreamerReader:
         self.interrupt()
         os.close(self._pipe)
         self._pipe = -1
+        self._end()
+        self._process.wait()
+        atexit.unregister(self._end)
+        assert self._process.stderr is not None
+        self._process.stderr.close()
+
+    def _end(self) -> None:
+        """Let the process end by itself, or else kill it. From any thread."""
+        self.interrupt()
         try:
             self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        assert self._process.stderr is not None
-        self._process.stderr.close()
 
     def _wait_for_first(self) -> None:
         deadline_s = time.monotonic() + _FIRST_S

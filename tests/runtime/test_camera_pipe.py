@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -123,6 +124,27 @@ def test_a_sensor_is_let_go_before_its_process_ends(monkeypatch: pytest.MonkeyPa
     camera.close()
     assert until(lambda: is_gone(made[-1]))
     assert log.read_text() == "up down up down up down "
+
+
+_ENDS_EARLY = """
+import threading
+from pathlib import Path
+from sage_edge.runtime.clock import MonotonicClock
+from sage_edge.runtime.sources import gstreamer
+from sage_edge.runtime.sources.camera import open_camera
+gstreamer._STOP_S = 20.0
+camera, log = open_camera("csi://0?width=160&height=120", MonotonicClock()), Path({log!r})
+threading.Thread(target=camera.start, daemon=True).start()
+while not log.read_text(): threading.Event().wait(0.01)
+camera.close()
+"""
+
+
+def test_a_program_that_ends_while_a_sensor_gives_nothing_lets_go_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    log = launch(tmp_path, monkeypatch, gives=False)
+    done = subprocess.run([sys.executable, "-c", _ENDS_EARLY.format(log=str(log))], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert log.read_text() == "up down "
 
 
 @needs_gst
