@@ -84,8 +84,9 @@ class PortAudioMicrophone:
         self._uri, self._clock = uri, clock
         self._notices: deque[Notice] = deque()
         self._takes: deque[_Take] = deque()
-        self._now: _Take | None = None  # this and the next three are the watching thread's
+        self._now: _Take | None = None  # this and the next four are the watching thread's
         self._backoff, self._source_ns = Backoff(), clock.now_ns()
+        self._looked_ns = self._silent_ns = clock.now_ns()  # the last look, and since when it is silent
         self._failed: str | None = None
         self._steady: Steady | None = None
         self._losses = 0
@@ -195,9 +196,11 @@ class PortAudioMicrophone:
                 self._shut(self._now)
 
     def _look_after(self, take: _Take) -> None:
-        now_ns = self._clock.now_ns()
-        last_ns = take.capture.stats().last_call_ns
-        silent_s = (now_ns - max(last_ns, take.opened_ns)) / NS_PER_S
+        before_ns, self._looked_ns = self._looked_ns, self._clock.now_ns()
+        now_ns, last_ns = self._looked_ns, take.capture.stats().last_call_ns
+        late_ns = now_ns - before_ns - round(_LOOK_S * NS_PER_S)  # this process, or the machine, stood still: the device has had no chance
+        self._silent_ns = max(last_ns, take.opened_ns, self._silent_ns + max(0, late_ns))
+        silent_s = (now_ns - self._silent_ns) / NS_PER_S
         if not take.recording.active:
             self._lose(take, "has ended: the device or the sound server is gone")
         elif silent_s > 2 * STALL_S:
