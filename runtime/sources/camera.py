@@ -182,7 +182,12 @@ class LiveCamera:
         while not self._closing:
             self._hung = [thread for thread in self._hung if thread.is_alive()]
             if len(self._hung) < _HUNG_MOST:
-                self._once()
+                try:
+                    self._once()
+                except Exception as error:  # no thread to be had, a reader that cannot be interrupted: it is tried again
+                    with self._lock:
+                        self._current = None
+                        self._conclude(self._mistake(error), None)
             else:
                 with self._lock:
                     self.state = "gone"
@@ -209,10 +214,12 @@ class LiveCamera:
             if opening.first_ns is not None and self._clock.now_ns() - opening.first_ns > _STEADY_S * NS_PER_S:
                 self._backoff.reset()
             self._conclude(opening.error, why)
-        if opening.reader is not None:
-            opening.reader.interrupt()
-        if not opening.done.wait(_LET_GO_S):
-            self._hung.append(thread)
+        try:
+            if opening.reader is not None:
+                opening.reader.interrupt()
+        finally:
+            if not opening.done.wait(_LET_GO_S):
+                self._hung.append(thread)
 
     def _attend(self, opening: _Opening) -> str | None:
         """Wait until `opening` fails or is overdue; why it is overdue."""
@@ -254,6 +261,10 @@ class LiveCamera:
             self._said = said
             self._notices.append(Notice(self._clock.now_ns(), what, detail))
 
+    def _mistake(self, error: Exception) -> SourceError:
+        reason = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
+        return SourceError(f"{self.uri} failed ({reason}); report it with the output of 'sage-edge devices'")
+
     def _sleep(self, seconds: float) -> None:
         end_ns = self._clock.now_ns() + round(seconds * NS_PER_S)
         while not self._closing and (left_ns := end_ns - self._clock.now_ns()) > 0:
@@ -273,8 +284,7 @@ class LiveCamera:
         except SourceError as error:
             opening.error = error
         except Exception as error:
-            reason = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))
-            opening.error = SourceError(f"{self.uri} failed ({reason}); report it with the output of 'sage-edge devices'")
+            opening.error = self._mistake(error)
         finally:
             try:
                 if reader is not None:

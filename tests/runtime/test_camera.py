@@ -15,6 +15,7 @@ from sage_edge.runtime.errors import SourceError, UsageError
 from sage_edge.runtime.notice import WHATS, Notice
 from sage_edge.runtime.sources import STATES, FrameEvent
 from sage_edge.runtime.sources.camera import LiveCamera, _opener, open_camera
+from sage_edge.runtime.sources.reader import Unreachable
 from sage_edge.runtime.sources.stream import StreamReader
 from sage_edge.runtime.sources.uri import CameraUri, parse_camera
 
@@ -277,6 +278,52 @@ def test_a_read_that_hangs_never_hangs_the_caller_nor_grows_without_end() -> Non
     assert len(hung) == len(made), "close came back although they still hang"
     let_go.set()
     assert until(lambda: not any(thread.is_alive() for thread in hung))
+
+
+class Breaks(Stuck):
+    """A reader that gives one picture and is gone; to let it go is a mistake, too, where `sticks`."""
+
+    def __init__(self, sticks: bool) -> None:
+        super().__init__(threading.Event())
+        self._sticks = sticks
+
+    def read(self) -> FrameEvent | None:
+        if self._given:
+            raise Unreachable("it broke")
+        return super().read()
+
+    def interrupt(self) -> None:
+        if self._sticks:
+            raise OSError("it\nsticks")
+
+
+@pytest.mark.parametrize("mistake", ["can't start new thread", "it sticks"])
+def test_whatever_its_keeper_runs_into_it_is_gone_and_tried_again(monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
+    made: list[Stuck] = []
+    start = threading.Thread.start
+
+    def start_not_the_second(thread: threading.Thread) -> None:
+        if thread.name == "capture" and len(made) == 1 and not refused and mistake != "it sticks":
+            refused.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def opener() -> Stuck:
+        made.append(Breaks(mistake == "it sticks") if not made else Stuck(let_go))
+        return made[-1]
+
+    let_go, refused = threading.Event(), list[threading.Thread]()
+    monkeypatch.setattr(threading.Thread, "start", start_not_the_second)
+    camera = LiveCamera(CameraUri("v4l2:///dev/video9", "v4l2", "/dev/video9"), MonotonicClock(), opener, QUICK)
+    camera.start()
+    try:
+        assert until(lambda: len(made) == 2 and made[1].hangs), "it is never opened again"
+        said = [notice.detail for notice in camera.notices() if notice.what == "camera_gone"]
+    finally:
+        camera.close()
+        let_go.set()
+    assert "it broke; trying again" in said
+    assert [detail for detail in said if mistake in detail and detail.endswith("; trying again")], said
 
 
 def test_states_are_those_of_the_protocol_and_close_may_come_twice(server: MjpegServer) -> None:
