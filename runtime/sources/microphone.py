@@ -144,14 +144,13 @@ class PortAudioMicrophone:
         if written < rate_hz * SETTLE_S and not take.over:
             return events
         start = max(take.at, written - KEPT_S * rate_hz)
-        if start >= written:
-            return events
-        samples = np.empty(written - start, np.float32)
-        missing = len(samples) - capture.read(start, samples)  # overwritten meanwhile: the first ones
-        events += self._steady.push(samples[missing:], start + missing, capture.time_ns)
-        self.counts.samples += written - take.at
-        take.at = written
-        if take.over or written - take.looked_at > rate_hz // 4:
+        if start < written:
+            samples = np.empty(written - start, np.float32)
+            missing = len(samples) - capture.read(start, samples)  # overwritten meanwhile: the first ones
+            events += self._steady.push(samples[missing:], start + missing, capture.time_ns)
+            self.counts.samples += written - take.at
+            take.at = written
+        if (take.over and written) or written - take.looked_at > rate_hz // 4:
             self._look(take)
         self.counts.overruns = self._losses + self._steady.gaps + self._steady.damaged
         return events

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from sage_edge.runtime.native.capture import INPUT_OVERFLOW
 from sage_edge.runtime.sources import microphone as watched
 from sage_edge.runtime.sources.microphone import PortAudioMicrophone
 from sage_edge.runtime.sources.portaudio import Device
@@ -87,3 +88,19 @@ def test_silence_is_a_stall_and_then_the_end_however_late_it_is_looked_at(monkey
         looks += 1
         assert looks * watched._LOOK_S < 3 * watched.STALL_S
     assert bench.told() == ["microphone_open", "microphone_stalled", "microphone_gone"]
+
+
+@pytest.mark.parametrize("read_before", [False, True])
+def test_what_the_device_lost_at_its_end_is_counted_also_when_its_last_sound_was_read_before(
+    monkeypatch: pytest.MonkeyPatch, read_before: bool
+) -> None:
+    bench = Bench(monkeypatch)
+    bench.hear(1.0)
+    bench.microphone.read()
+    bench.hear(0.1, INPUT_OVERFLOW)
+    if read_before:
+        bench.microphone.read()
+    bench.microphone._lose(bench.take, "has ended")
+    bench.microphone.read()
+    assert bench.microphone.counts.overruns == bench.take.capture.stats().input_overflows == 5
+    assert bench.microphone.counts.samples == bench.take.capture.written
