@@ -68,9 +68,10 @@ def _opener(uri: CameraUri, clock: Clock) -> Opener:
 
 @dataclasses.dataclass
 class _Opening:
-    """One try: `reader` once it is open, `error` once it is over; when its first frame came, and whether it has given a new picture; how many of its
-    damaged and skipped frames were counted."""
+    """One try: when it was begun or open or its last frame came; `reader` once it is open, `error` once it is over; when its first frame came, and
+    whether it has given a new picture; how many of its damaged and skipped frames were counted."""
 
+    last_ns: int
     reader: Reader | None = None
     error: SourceError | None = None
     first_ns: int | None = None
@@ -199,12 +200,12 @@ class LiveCamera:
 
     def _once(self) -> None:
         """Open it and stay until that is over."""
-        opening = _Opening()
+        opening = _Opening(self._clock.now_ns())
         with self._lock:
             if self._closing:
                 return
             self._current = opening
-            self._watch.opened(self._clock.now_ns(), None)
+            self._watch.opened(opening.last_ns, None)
         thread = threading.Thread(target=self._capture, args=(opening,), name="capture", daemon=True)
         thread.start()
         why = self._attend(opening)
@@ -224,15 +225,16 @@ class LiveCamera:
     def _attend(self, opening: _Opening) -> str | None:
         """Wait until `opening` fails or is overdue; why it is overdue."""
         nap_s = min(_NAP_S, self._limits.stall_s / 4)
-        now_ns = self._clock.now_ns()
+        now_ns = silent_ns = self._clock.now_ns()
         while not self._closing:
             self._wake.wait(nap_s)
             with self._lock:
                 before_ns, now_ns = now_ns, self._clock.now_ns()
                 if opening.error is not None:
                     return None
-                slept = now_ns - before_ns > 2 * nap_s * NS_PER_S  # this process, or the machine: the camera has had no chance
-                if not slept and (why := self._watch.overdue(now_ns)):
+                late_ns = now_ns - before_ns - round(nap_s * NS_PER_S)  # this process, or the machine, stood still: the camera has had no chance
+                silent_ns = max(opening.last_ns, silent_ns + max(0, late_ns))
+                if late_ns <= nap_s * NS_PER_S and (why := self._watch.overdue(opening.last_ns + now_ns - silent_ns)):
                     return why
         return None
 
@@ -297,7 +299,8 @@ class LiveCamera:
     def _opened(self, opening: _Opening, reader: Reader) -> None:
         opening.reader = reader
         self.granted = dict(reader.granted)
-        self._watch.opened(self._clock.now_ns(), self.granted["rate_hz"])
+        opening.last_ns = self._clock.now_ns()
+        self._watch.opened(opening.last_ns, self.granted["rate_hz"])
         self._settled.set()
 
     def _take(self, opening: _Opening, reader: Reader, event: FrameEvent | None) -> None:
@@ -310,6 +313,7 @@ class LiveCamera:
                 return
             now_ns, watch = self._clock.now_ns(), self._watch
             new = watch.frame(now_ns, event.pixels, event.format)
+            opening.last_ns = now_ns
             self.counts.frames += 1
             if not opening.live:
                 opening.first_ns = now_ns if opening.first_ns is None else opening.first_ns

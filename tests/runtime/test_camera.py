@@ -18,6 +18,7 @@ from sage_edge.runtime.sources.camera import LiveCamera, _opener, open_camera
 from sage_edge.runtime.sources.reader import Unreachable
 from sage_edge.runtime.sources.stream import StreamReader
 from sage_edge.runtime.sources.uri import CameraUri, parse_camera
+from sage_edge.runtime.sources.watch import Limits
 
 
 @pytest.fixture
@@ -224,6 +225,61 @@ def test_a_process_that_stood_still_does_not_blame_the_camera(server: MjpegServe
         clock.ahead_ns += 60_000_000_000
         take(camera, 2)
     camera.close()
+    assert [notice.what for notice in camera.notices()] == ["camera_open"]
+
+
+class Slow:
+    """A reader that says it gives a picture a second, and gives one when it is told to."""
+
+    def __init__(self) -> None:
+        self.granted = {"width": 160, "height": 120, "rate_hz": 1.0, "fourcc": None}
+        self.damaged = self.skipped = 0
+        self.given = 0
+        self.due = threading.Semaphore(0)
+
+    def read(self) -> FrameEvent | None:
+        if not self.due.acquire(timeout=0.01):
+            return None
+        self.given += 1
+        return FrameEvent(0, numbered(self.given), "bgr")
+
+    def interrupt(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Keeping(MonotonicClock):
+    """The time as it is told; how often the keeper of a camera has asked for it."""
+
+    t_ns, asked = 1_000_000_000, 0
+
+    def now_ns(self) -> int:
+        self.asked += threading.current_thread().name == "camera"
+        return self.t_ns
+
+
+def test_a_slow_camera_gets_its_time_after_the_process_stood_still() -> None:
+    clock, made = Keeping(), list[Slow]()
+
+    def opener() -> Slow:
+        made.append(Slow())
+        return made[-1]
+
+    def looked_at() -> bool:
+        before = clock.asked
+        return until(lambda: clock.asked >= before + 2)
+
+    camera = LiveCamera(CameraUri("v4l2:///dev/video9", "v4l2", "/dev/video9"), clock, opener, Limits(stall_s=0.04))
+    camera.start()
+    try:
+        for _ in range(3):
+            made[0].due.release()
+            take(camera, 1)
+            clock.t_ns += 600_000_000_000
+            assert looked_at()
+            assert looked_at()
+    finally:
+        camera.close()
     assert [notice.what for notice in camera.notices()] == ["camera_open"]
 
 
