@@ -10,6 +10,7 @@ With a thread, frames go on being encoded while a hop is computed. A hop is neve
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections import deque
@@ -60,7 +61,7 @@ class Hops:
         self.error: BaseException | None = None
         """What a hop in the thread has raised; `check` raises it."""
         self.told: Callable[[], None] = lambda: None
-        """Called by the thread after each hop."""
+        """Called by the thread after each hop; what it raises goes to `threading.excepthook`, and the thread goes on."""
         self._jobs: SimpleQueue[Hop | None] = SimpleQueue()
         self._idle = threading.Event()
         self._idle.set()
@@ -131,7 +132,10 @@ class Hops:
                 self.error = error
             finally:
                 self._idle.set()
-                self.told()
+                try:
+                    self.told()
+                except BaseException:
+                    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
 
     def _compute(self, hop: Hop) -> list[Estimate]:
         start = perf_counter_ns()

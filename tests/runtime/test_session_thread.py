@@ -133,6 +133,23 @@ def test_an_error_is_raised_once_by_the_next_call_and_the_session_goes_on(bundle
             assert TICK(9) in [e.t_ns for e in session.poll()]
 
 
+def test_a_callback_that_raises_is_told_and_the_hops_go_on(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[BaseException | None] = []
+    monkeypatch.setattr("threading.excepthook", lambda args: told.append(args.exc_value))
+
+    def call() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    with Session(bundle, precision="fp32", t0_ns=0, hop=5, hop_thread=True) as session:
+        session.when_computed(call)
+        for k in (5, 10):
+            session.advance(TICK(k))
+            until(session._hops._idle.is_set)
+            until(lambda k=k: len(told) == k // 5)
+        assert [e.t_ns for e in session.poll()] == [TICK(4), TICK(9)]
+    assert [str(error) for error in told] == ["Event loop is closed"] * 2
+
+
 def test_an_error_in_the_last_hop_is_raised_by_finish(bundle: Bundle) -> None:
     with Session(bundle, precision="fp32", t0_ns=0, hop_thread=True) as session:
         assert session._graphs is not None
