@@ -20,6 +20,7 @@ import json
 import ssl
 import threading
 import time
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SinkError, UsageError
@@ -76,7 +77,6 @@ class MqttSink:
         self._leave()
 
     def _connected(self) -> Client:
-        from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
 
         address, answered, answers = self._address, threading.Event(), list[Any]()
@@ -85,7 +85,7 @@ class MqttSink:
             answers.append(reason)
             answered.set()
 
-        client = Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
+        client = _client_class()(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
         client.connect_timeout = CONNECT_S
         client.on_connect = on_connect
         client.on_disconnect = lambda *_: answered.set()
@@ -132,6 +132,27 @@ class MqttSink:
         if client is not None:
             client.disconnect()
             client.loop_stop()
+
+
+@cache
+def _client_class() -> type[Client]:
+    from paho.mqtt.client import Client
+
+    class Honest(Client):
+        """Is not connected, either, once what the broker sent has closed the connection or ended the thread: paho forgets to say so."""
+
+        over = False
+
+        def loop_forever(self, *args: Any, **options: Any) -> Any:
+            try:
+                return super().loop_forever(*args, **options)
+            finally:
+                self.over = True
+
+        def is_connected(self) -> bool:
+            return not self.over and self.socket() is not None and super().is_connected()
+
+    return Honest
 
 
 def _json(value: dict[str, Any]) -> str:

@@ -216,3 +216,30 @@ def test_a_port_that_is_no_broker_is_said(monkeypatch: pytest.MonkeyPatch) -> No
         (failed,) = queued.notices()
         assert "no answer in" in failed.detail
         queued.close()
+
+
+def test_a_broker_whose_message_cannot_be_read_gets_a_new_connection() -> None:
+    connections: list[socket.socket] = []
+
+    def accept(server: socket.socket) -> None:
+        for _ in range(2):
+            connections.append(server.accept()[0])
+            connections[-1].settimeout(DEADLINE_S)
+            connections[-1].recv(4096)
+            connections[-1].sendall(b"\x20\x02\x00\x00")  # CONNACK
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, args=(server,), daemon=True).start()
+        sink = open_sink(f"mqtt://127.0.0.1:{server.getsockname()[1]}/x")
+        sink.start(FULL_HELLO)
+        connections[0].sendall(b"\x30\x00")  # PUBLISH, without a topic
+        while connections[0].recv(4096):
+            pass
+        with pytest.raises(SinkError):
+            sink.write(at(0))
+        sink.start(FULL_HELLO)
+        sink.write(at(0))
+        assert len(connections) == 2
+        sink.close()
+        for connection in connections:
+            connection.close()
