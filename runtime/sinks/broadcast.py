@@ -142,9 +142,10 @@ class Broadcast:
 
     def publish(self, message: Message, kind: str) -> None:
         """Send `message` (text, or bytes for a picture) to all readers. Never waits; does nothing before `start` and after `close`."""
-        if self._loop is not None:
+        loop = self._loop
+        if loop is not None:
             with contextlib.suppress(RuntimeError):  # closed meanwhile
-                self._loop.call_soon_threadsafe(self._deliver, message, kind)
+                loop.call_soon_threadsafe(self._deliver, message, kind)
 
     def counts(self) -> BroadcastCounts:
         """The counts now; from any thread."""

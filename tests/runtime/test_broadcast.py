@@ -376,6 +376,15 @@ def test_ipv6() -> None:
         broadcast.close()
 
 
+def test_a_message_while_another_thread_closes_is_dropped(serve: Callable[..., Broadcast], monkeypatch: pytest.MonkeyPatch) -> None:
+    broadcast = serve()
+    loops = [broadcast._loop]
+    with monkeypatch.context() as closing:
+        closing.setattr(Broadcast, "_loop", property(lambda self: loops.pop() if loops else None), raising=False)
+        broadcast.publish("line", "estimate")
+    assert loops == []
+
+
 def test_an_address_that_is_taken(serve: Callable[..., Broadcast]) -> None:
     port = serve().port
     with pytest.raises(SinkError, match=f"cannot serve at 127.0.0.1:{port}: Address already in use.*; choose another"):
