@@ -95,8 +95,8 @@ class Broadcast:
         keep: Mapping[str, int] = KEEP,
         pulse: Callable[[], Message] | None = None,
     ) -> None:
-        if importlib.util.find_spec("websockets") is None:
-            raise UsageError("serving needs the websockets package; pip install 'sage-edge[serve]'")
+        if not _can_serve():
+            raise UsageError("serving needs the websockets package, 13 or newer; pip install 'sage-edge[serve]'")
         if token is not None and not (token and token.isascii() and token.isprintable()):
             raise UsageError("the token must be one or more printable ASCII characters; openssl rand -hex 16 makes one")
         self._family, addresses = _resolve(host, port)
@@ -115,6 +115,7 @@ class Broadcast:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
 
     @property
     def place(self) -> str:
@@ -129,23 +130,32 @@ class Broadcast:
         return f"{self.place} can be reached from other machines, by whoever has the token; the connection is not encrypted"
 
     def start(self) -> None:
-        """Listen. Raises SinkError for an address that cannot be had."""
+        """Listen, and wait until who connects is answered. Raises SinkError for an address that cannot be had, and for a server that does not come
+        up."""
         try:
             listener = socket.create_server((self._address, self.port), family=self._family)
         except OSError as error:
             raise SinkError(f"cannot serve at {self.place}: {error.strerror or error}; choose another address or port") from None
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.port = listener.getsockname()[1]
-        self._loop, self._closing = asyncio.new_event_loop(), asyncio.Event()
-        self._thread = threading.Thread(target=self._run, args=(self._loop, listener, self._closing), name=f"serve {self.place}", daemon=True)
+        self._loop, self._closing, self._error, up = asyncio.new_event_loop(), asyncio.Event(), None, threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(self._loop, listener, self._closing, up), name=f"serve {self.place}", daemon=True)
         self._thread.start()
+        up.wait()
+        if self._error is not None:
+            self.close()
+            raise SinkError(f"cannot serve at {self.place}: {_named(self._error)}; pip install 'sage-edge[serve]' brings what serving needs")
 
     def publish(self, message: Message, kind: str) -> None:
-        """Send `message` (text, or bytes for a picture) to all readers. Never waits; does nothing before `start` and after `close`."""
+        """Send `message` (text, or bytes for a picture) to all readers. Never waits; does nothing before `start` and after `close`. Raises SinkError
+        once the server has ended by itself."""
         loop = self._loop
         if loop is not None:
-            with contextlib.suppress(RuntimeError):  # closed meanwhile
+            try:
                 loop.call_soon_threadsafe(self._deliver, message, kind)
+            except RuntimeError:  # closed meanwhile, or ended
+                if self._error is not None:
+                    raise SinkError(f"{self.place} is served no more: {_named(self._error)}; start the run again") from None
 
     def counts(self) -> BroadcastCounts:
         """The counts now; from any thread."""
@@ -162,14 +172,18 @@ class Broadcast:
 
     # ---- in the server's thread
 
-    def _run(self, loop: asyncio.AbstractEventLoop, listener: socket.socket, closing: asyncio.Event) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, listener: socket.socket, closing: asyncio.Event, up: threading.Event) -> None:
         asyncio.set_event_loop(loop)
         try:
-            loop.run_until_complete(self._serve(listener, closing))
+            loop.run_until_complete(self._serve(listener, closing, up))
+        except BaseException as error:
+            self._error = error
         finally:
+            listener.close()  # else who connects would wait for ever
             loop.close()
+            up.set()
 
-    async def _serve(self, listener: socket.socket, closing: asyncio.Event) -> None:
+    async def _serve(self, listener: socket.socket, closing: asyncio.Event, up: threading.Event) -> None:
         from websockets.asyncio.server import ServerConnection, serve
         from websockets.protocol import State
 
@@ -204,6 +218,7 @@ class Broadcast:
             server_header=None,
             logger=quiet,
         )
+        up.set()
         pulse = asyncio.create_task(self._beat())
         try:
             await closing.wait()
@@ -340,6 +355,17 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, list[str]]:
     found.sort(key=lambda info: info[0] != socket.AF_INET)
     family = found[0][0]
     return family, [str(info[4][0]) for info in found if info[0] == family]
+
+
+def _can_serve() -> bool:
+    try:
+        return importlib.util.find_spec("websockets.asyncio.server") is not None
+    except ImportError:
+        return False
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _is_local_name(host: str) -> bool:

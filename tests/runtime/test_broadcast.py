@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -402,6 +404,47 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.Monke
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'sage-edge\[serve\]'"):
         Broadcast("127.0.0.1", 0)
+
+
+def test_a_package_that_is_too_old_is_refused_as_one_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "websockets.asyncio.server", None)
+    with pytest.raises(UsageError, match=r"websockets package, 13 or newer; pip install 'sage-edge\[serve\]'"):
+        Broadcast("127.0.0.1", 0)
+
+
+def test_a_server_that_does_not_come_up_is_said_and_nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("no room")
+
+    broadcast = Broadcast("127.0.0.1", 0)
+    with monkeypatch.context() as failing:
+        failing.setattr(broadcast, "_serve", fail)
+        with pytest.raises(SinkError, match=r"cannot serve at 127\.0\.0\.1:\d+: RuntimeError: no room; "):
+            broadcast.start()
+    with pytest.raises(ConnectionRefusedError):
+        connect(broadcast)
+    broadcast.start()
+    with connect(broadcast):
+        pass
+    broadcast.close()
+
+
+def test_a_server_that_ends_by_itself_is_said_and_nothing_listens(serve: Callable[..., Broadcast]) -> None:
+    def end() -> None:
+        for task in asyncio.all_tasks():
+            task.cancel()
+
+    broadcast = serve()
+    assert broadcast._loop is not None
+    assert broadcast._thread is not None
+    broadcast._loop.call_soon_threadsafe(end)
+    broadcast._thread.join(PATIENCE_S)
+    with pytest.raises(SinkError, match=rf"127\.0\.0\.1:{broadcast.port} is served no more: CancelledError: .*; start the run again"):
+        broadcast.publish("line", "estimate")
+    with pytest.raises(ConnectionRefusedError):
+        connect(broadcast)
+    broadcast.close()
+    broadcast.publish("line", "estimate")
 
 
 @pytest.mark.parametrize(("text", "address"), [("127.0.0.1:80", ("127.0.0.1", 80)), ("localhost:0", ("localhost", 0)), ("[::1]:8080", ("::1", 8080))])
