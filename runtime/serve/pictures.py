@@ -6,6 +6,7 @@ A message is 16 bytes, little-endian (time in ns as int64, width and height of t
 from __future__ import annotations
 
 import struct
+import sys
 import threading
 
 import numpy as np
@@ -21,7 +22,8 @@ QUALITY = 70
 
 
 class Pictures:
-    """Sends what is offered to the readers of `broadcast`. While nobody reads, nothing is copied."""
+    """Sends what is offered to the readers of `broadcast`. While nobody reads, nothing is copied. A picture that cannot be made is left out; the
+    first of several in a row is told to `threading.excepthook`."""
 
     def __init__(self, broadcast: Broadcast) -> None:
         self._broadcast = broadcast
@@ -57,16 +59,24 @@ class Pictures:
             self._thread.join()
 
     def _run(self) -> None:
+        failing = False
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._closed or self._frame is not None)
                 if self._closed:
                     return
                 frame = self._frame
-            if frame is not None:
-                self._broadcast.publish(encode(frame), "picture")
-            with self._wake:
-                self._frame = None
+            try:
+                if frame is not None:
+                    self._broadcast.publish(encode(frame), "picture")
+                failing = False
+            except Exception:
+                if not failing:  # each of five a second would be too many
+                    threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
+                failing = True
+            finally:
+                with self._wake:
+                    self._frame = None
 
 
 def encode(frame: FrameEvent) -> bytes:

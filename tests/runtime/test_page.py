@@ -209,3 +209,26 @@ def test_pictures_are_few_and_none_is_made_for_nobody(pages: Callable[..., Page]
         assert taken == 5, "a second at 30 frames/s"
     until(lambda: page._broadcast.counts().readers == 0, "the reader has gone")
     assert not sent.offer(frame(10**10)), "nobody reads"
+
+
+def test_a_picture_that_cannot_be_made_is_left_out_and_the_next_one_is_sent(pages: Callable[..., Page], monkeypatch: pytest.MonkeyPatch) -> None:
+    page = pages(share_video=True)
+    sent = page._pictures
+    assert sent is not None
+
+    def fail(frame: FrameEvent) -> bytes:
+        raise MemoryError
+
+    told: list[object] = []
+    monkeypatch.setattr("threading.excepthook", lambda args: told.append(args.exc_type))
+    with connect(page) as reader:
+        reader.recv(PATIENCE_S)
+        with monkeypatch.context() as failing:
+            failing.setattr("sage_edge.runtime.serve.pictures.encode", fail)
+            for seconds in range(2):
+                assert sent.offer(frame(seconds * 10**9))
+                until(lambda: sent._frame is None, "the picture is done with")
+        assert sent.offer(frame(2 * 10**9))
+        (message,) = pictures(reader, 1)
+    assert struct.unpack("<qII", message[:16]) == (2 * 10**9, 640, 480)
+    assert told == [MemoryError], "the first in a row"
