@@ -52,7 +52,7 @@ class Queued:
     ) -> None:
         self.spec = sink.spec
         self.state = "opening"
-        """"opening", "live", "slow" (lines were given up and some still wait), "failed" (tried again), "closed"."""
+        """"opening", "live", "slow" (lines were given up and some still wait), "failed" (tried again), "closed", which is the last."""
         self.written = 0
         self._given_up = 0
         self._sink, self._depth, self._now_ns = sink, depth, now_ns
@@ -176,7 +176,7 @@ class Queued:
             except Exception as error:  # whatever a sink runs into, the stream goes on
                 started = False
                 self._failed(line, error)
-                if last:
+                if last or self.state == "closed":
                     break
                 last = self._wait(retry_s)
                 retry_s = min(2 * retry_s, self._last_retry_s)
@@ -205,12 +205,16 @@ class Queued:
             self._changed.notify_all()
 
     def _works(self) -> None:
+        if self.state == "closed":
+            return
         if self.state in ("failed", "slow"):
             self._say("sink_recovered", f"{self.spec} takes lines again; {self.dropped - self._dropped_before} were given up")
         self.state = "live"
 
     def _failed(self, line: _Line | None, error: Exception) -> None:
         with self._changed:
+            if self.state == "closed":
+                return
             if self.state != "failed":
                 if self.state != "slow":
                     self._dropped_before = self.dropped
@@ -229,6 +233,8 @@ class Queued:
 
     def _left(self, line: _Line | None, why: str) -> None:
         with self._changed:
+            if self.state == "closed":
+                return
             self._given_up += line is not None
             self._at_work = False
             self._gone, self.state = why, "closed"

@@ -121,6 +121,30 @@ def test_a_sink_that_hangs_holds_nobody_up_and_close_gives_up_on_it() -> None:
     assert queued.counts()["dropped"] == 31
 
 
+@pytest.mark.parametrize("late", [None, SinkError("took nothing"), SinkClosed("gone"), ValueError("not JSON")], ids=repr)
+def test_what_a_sink_does_after_close_gave_up_on_it_changes_nothing(late: Exception | None) -> None:
+    hangs, go = threading.Event(), threading.Event()
+
+    def trouble(line: object) -> None:
+        if isinstance(line, Estimate) and not go.is_set():
+            hangs.set()
+            go.wait(DEADLINE_S)
+            if late is not None:
+                raise late
+
+    sink = Kept(trouble)
+    queued = Queued(sink, first_retry_s=0.001)
+    queued.start(HELLO)
+    queued.write(at(0))
+    assert hangs.wait(DEADLINE_S)
+    queued.close(flush_s=0.0)
+    go.set()
+    until(lambda: sink.closed == 1)
+    assert queued.counts() == {"state": "closed", "written": 0, "dropped": 1, "queued": 0}
+    assert queued.notices() == []
+    assert sink.started == 1
+
+
 def test_a_slow_sink_that_catches_up_says_so_with_what_was_lost() -> None:
     go = threading.Event()
     sink = Kept(lambda line: go.wait(DEADLINE_S))
