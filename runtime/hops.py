@@ -67,10 +67,10 @@ class Hops:
         self._idle.set()
         self._end: weakref.finalize[Any, Hops] | None = None
         if thread:
-            worker = threading.Thread(target=self._work, name="sage-hop", daemon=True)
-            worker.start()
+            self._worker = threading.Thread(target=self._work, name="sage-hop", daemon=True)
+            self._worker.start()
             # also where nobody closes it, at the interpreter's end: an engine must not run on while its memory goes
-            self._end = weakref.finalize(self, _stop, self._jobs, worker)
+            self._end = weakref.finalize(self, _stop, self._jobs, self._idle, self._worker)
 
     def check(self) -> None:
         """Raise what a hop in the thread has raised, once."""
@@ -120,9 +120,10 @@ class Hops:
         return estimates
 
     def close(self) -> None:
-        """Finish what was begun and end the thread; calling it again does nothing."""
-        if self._end is not None:
-            self._end()
+        """Finish what was begun and end the thread; calling it again does nothing, or goes on where Ctrl-C ended the wait."""
+        if self._end is not None and self._end.alive:
+            _stop(self._jobs, self._idle, self._worker)
+            self._end.detach()  # only now: called, it would forget itself before the wait
 
     def _work(self) -> None:
         while (hop := self._jobs.get()) is not None:
@@ -197,6 +198,7 @@ class Hops:
         )
 
 
-def _stop(jobs: SimpleQueue[Hop | None], worker: threading.Thread) -> None:
+def _stop(jobs: SimpleQueue[Hop | None], idle: threading.Event, worker: threading.Thread) -> None:
     jobs.put(None)
+    idle.wait()  # join does not wait again after Ctrl-C, before Python 3.13
     worker.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -175,6 +176,34 @@ def test_closing_waits_for_the_hop_and_leaves_no_thread(bundle: Bundle) -> None:
     closing.join()
     session.close()
     assert threads() == before
+    assert [e.t_ns for e in session.poll()] == [TICK(4)]
+
+
+def test_closing_again_after_ctrl_c_waits_for_the_hop(bundle: Bundle) -> None:
+    session = Session(bundle, precision="fp32", t0_ns=0, hop=5, hop_thread=True)
+    assert session._graphs is not None
+    fusion, go = session._graphs.fusion, threading.Event()
+    plain = fusion.run
+
+    def interrupt(items: int | None = None) -> None:
+        until(lambda: not session._hops._jobs.empty())  # close has begun
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        assert go.wait(20)
+        plain(items)
+
+    fusion.run = interrupt  # type: ignore[method-assign]
+    session.advance(TICK(5))
+    with pytest.raises(KeyboardInterrupt):
+        session.close()
+    assert session._hops._end is not None
+    assert session._hops._end.alive, "the interpreter's end waits, too"
+    closing = threading.Thread(target=session.close)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive(), "the hop is still computed"
+    go.set()
+    closing.join()
+    assert not session._hops._end.alive
     assert [e.t_ns for e in session.poll()] == [TICK(4)]
 
 
