@@ -106,7 +106,8 @@ class _Frames:
         self._next = self.own.timed(self._wait_and_decode)
 
     def read(self) -> Any:
-        return self._event(*self._next(), "bgr")
+        t_ns, pixels = self._next()
+        return self._event(t_ns, pixels, "bgr")
 
     def _wait_and_decode(self) -> tuple[int, Any]:
         self._count += 1

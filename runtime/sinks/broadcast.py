@@ -359,7 +359,7 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, list[str]]:
 
 def _can_serve() -> bool:
     try:
-        return importlib.util.find_spec("websockets.asyncio.server") is not None
+        return all(importlib.util.find_spec(name) is not None for name in ("websockets", "websockets.asyncio.server"))
     except ImportError:
         return False
 
