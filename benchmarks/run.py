@@ -25,9 +25,10 @@ BENCHMARKS = {
     "loop": "the live loop beside its engines: CPU time per second, against one percent of a core",
     "microphone": "lateness of the sound callback: libsage and Python, with the interpreter free and held",
     "precision": "signal to quantization noise of each graph and precision, CCC of a trained model",
+    "together": "one run of the visual engine for several faces, against a run for each",
 }
 NEEDS_GPU = {"copies"}
-TAKES = {"cache": {"preset"}, "engines": {"preset"}, "precision": {"preset", "checkpoint", "data"}}
+TAKES = {"cache": {"preset"}, "engines": {"preset"}, "precision": {"preset", "checkpoint", "data"}, "together": {"preset"}}
 """Options that only these benchmarks have."""
 
 
@@ -47,7 +48,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--n", type=int, default=400, help="timed calls of each variant and case (400)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--preset", help="of cache, engines and precision: tiny, base or large (base)")
+    parser.add_argument("--preset", help="of cache, engines, precision and together: tiny, base or large (base)")
     parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="of precision: a trained model, with --data")
     parser.add_argument("--data", type=Path, metavar="STORE", help="of precision: the prepared store it was trained on")
     parser.add_argument("--list", action="store_true", help="print the names of all benchmarks that need no GPU")

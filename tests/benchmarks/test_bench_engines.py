@@ -15,7 +15,7 @@ MICRO = {
     "fusion_layers": 1, "fusion_heads": 2, "fusion_ff": 32, "head_dim": 8,
 }  # fmt: skip
 pytestmark = pytest.mark.slow
-MODULES = ("engines", "precision", "specimen", "timing")
+MODULES = ("engines", "precision", "together", "specimen", "timing")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,18 @@ def test_precision_says_what_each_output_loses(bench, capfd) -> None:
         for name, row in rows.items():
             assert row.keys() == outputs
             assert min(row.values()) > (80 if name == "openvino_fp32" else 5), f"{graph} {name}: {row}"
+
+
+def test_faces_together_give_what_they_give_one_by_one(bench) -> None:
+    import together
+
+    found = together.run(n=1, preset="micro")
+    assert set(found["variants"]) == set(found["notes"]["largest_difference"]) == {"fp32", "int8-cpu"}
+    for precision, rows in found["variants"].items():
+        assert found["notes"]["largest_difference"][precision] <= 1e-6
+        for count in (1, 4, 10, 15):
+            ratio = rows[f"{count}_apart"]["median"] / rows[f"{count}_together"]["median"]
+            assert found["ratios"][f"{precision}_{count}_together_over_apart"] == pytest.approx(ratio, abs=0.01)
 
 
 def test_sqnr_is_the_share_of_the_error(bench) -> None:
