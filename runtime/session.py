@@ -147,9 +147,9 @@ class Session:
             frame.pixels = self._keep(pixels, 0) if copy else pixels
 
     def push_frames(self, frames: Sequence[FrameEvent]) -> None:
-        """Give frames that have waited, oldest first: as one `push_frame(copy=False)` after the other, but in fewer runs of the visual engine, where it
+        """Give frames that have waited, oldest first: as one `push_frame(copy=False)` after the other, but in fewer runs of the visual engine, if it
         takes several frames at once (`Graphs.together`): the same bits wherever that was looked at, in half to two thirds of the time. Leave the
-        pixels of the last one alone until the next frame has been pushed. Raises UsageError for pixels of another kind, before anything has happened.
+        pixels of the last one alone until the next frame has been pushed. Raises UsageError for pixels of another kind, before anything happens.
         """
         for event in frames:
             check_pixels(event.pixels, event.format)
