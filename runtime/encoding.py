@@ -32,10 +32,10 @@ class _Job:
 
 
 class Encoder:
-    """Crops into the input of `graphs.visual`, whose outputs are the features that `tracks` takes; `forget` clears those when a run has failed."""
+    """Crops into the input of `graphs.visual`, whose outputs are the features that `tracks` takes; `rest` waits until nobody reads those."""
 
-    def __init__(self, graphs: Graphs, face: FaceInfo, tracks: TrackWindows, stages: Stages, forget: Callable[[], None]) -> None:
-        self._visual, self._together, self._face, self._tracks, self._forget = graphs.visual, graphs.together, face, tracks, forget
+    def __init__(self, graphs: Graphs, face: FaceInfo, tracks: TrackWindows, stages: Stages, rest: Callable[[], None]) -> None:
+        self._visual, self._together, self._face, self._tracks, self._rest = graphs.visual, graphs.together, face, tracks, rest
         self._crop_ns, self._visual_ns = stages["crop"], stages["visual"]
         self._input = graphs.visual.inputs["faces"]
         self._inner = face.input_size / face.crop_size
@@ -79,13 +79,16 @@ class Encoder:
         start = perf_counter_ns()
         try:
             self._visual.run(items)
-        except BaseException:
-            self._forget()
+            spent_ns, take = perf_counter_ns() - start, self._tracks.take
+            for job in jobs:
+                self._visual_ns.add(spent_ns * job.items // items)
+                for floats in job.ticks:
+                    take(floats, job.at)
+        except BaseException:  # also Ctrl-C: a row that was not taken would put all later ones at other ticks
             for job in jobs:
                 job.frame.seen = ()
+            try:
+                self._rest()
+            finally:
+                self._tracks.clear()
             raise
-        spent_ns, take = perf_counter_ns() - start, self._tracks.take
-        for job in jobs:
-            self._visual_ns.add(spent_ns * job.items // items)
-            for floats in job.ticks:
-                take(floats, job.at)

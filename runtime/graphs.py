@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,12 +33,12 @@ class Graphs:
         kind = flavour(precision, backend)
         self.together = backend == "onnxruntime" and kind.hint != "cuda"
         """`visual` takes the faces of several frames at once. Not where a face by itself would cost more for it: OpenVINO needs twice the time
-        then, and GPUs prepare themselves for each number of faces anew."""
-        batches = {"visual": max(faces, TOGETHER) if self.together else faces, "audio": 1, "fusion": faces}
+        then, and GPUs prepare themselves for each number of faces anew. Nor where its graph was made for another number."""
         try:
             for name in GRAPHS:
                 beside = None if len(self._engines) <= apart else self._engines[apart]
-                self._engines.append(open_graph(bundle, name, kind, backend, threads, beside, batches[name]))
+                opened = partial(open_graph, bundle, name, kind, backend, threads, beside)
+                self._engines.append(self._roomy(opened, faces) if name == "visual" else opened(1 if name == "audio" else faces))
             self.visual, self.audio, self.fusion = self._engines
         except BaseException:
             self.close()
@@ -61,6 +63,15 @@ class Graphs:
             engine.run()
             if len(next(iter(engine.inputs.values()))) > 1:
                 engine.run(1)
+
+    def _roomy(self, opened: Callable[[int], Engine], faces: int) -> Engine:
+        """`opened` for faces of several frames, where that may be and can be; else for one frame's."""
+        if self.together:
+            try:
+                return opened(max(faces, TOGETHER))
+            except EngineError:
+                self.together = False
+        return opened(faces)
 
     def close(self) -> None:
         """Free all three; calling it again does nothing."""

@@ -123,7 +123,7 @@ class Session:
         self._hops = Hops(self._graphs, m.rate_hz, self.stages, hop_thread)
         self.follow, self._most = follow, most
         self._find = None if faces is None else _finding(faces, follow)
-        self._encoder = Encoder(self._graphs, m.face, self._tracks, self.stages, self._forget)
+        self._encoder = Encoder(self._graphs, m.face, self._tracks, self.stages, self._hops.rest)
         self._max_age_ns = int(m.face.max_age_ms * 1_000_000)
         self._next_tick = 0
         self._plan_hop(-1, hop - 1)
@@ -148,9 +148,10 @@ class Session:
 
     def push_frames(self, frames: Sequence[FrameEvent]) -> None:
         """Give frames that have waited, oldest first: as one `push_frame(copy=False)` after the other, but in fewer runs of the visual engine, if it
-        takes several frames at once (`Graphs.together`): the same bits wherever that was looked at, in half to two thirds of the time. Leave the
-        pixels of the last one alone until the next frame has been pushed. Raises UsageError for pixels of another kind, before anything happens.
+        takes several frames at once (`Graphs.together`): the same bits wherever that was looked at, in half to two thirds of the time. Leave their
+        pixels alone until the next frame has been pushed. Raises UsageError for pixels of another kind, before anything happens.
         """
+        self._begin()
         for event in frames:
             check_pixels(event.pixels, event.format)
         try:
@@ -401,11 +402,6 @@ class Session:
                 seen[item:] = [(face, frame.ns), *seen[item + 1 :]]
             self._encoder.encode(frame, crops, len(seen))
             frame.seen = tuple(seen)
-
-    def _forget(self) -> None:
-        """Clear the windows, when no hop reads them."""
-        self._hops.rest()
-        self._tracks.clear()
 
     def _run_hop(self, newest: int) -> None:
         """Audio and fusion over the window that ends with tick `newest`; its ticks that no hop had are this one's."""

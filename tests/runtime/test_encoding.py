@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tiny_bundle import write_manifest
 
 from sage_edge.runtime import Bundle, EngineError, Session, UsageError, graphs, ticks
+from sage_edge.runtime.bundle import graph_path
 from sage_edge.runtime.errors import NativeError
 from sage_edge.runtime.estimate import Estimate
 from sage_edge.runtime.faces import FaceBox
@@ -194,6 +199,71 @@ def test_after_an_engine_has_failed_no_tick_holds_what_was_never_encoded(
         assert not mine[0][~seen].any()
         session.finish()
         assert session.poll()[-1].face is not None
+
+
+@pytest.mark.parametrize("where", ["a row", "the wait for the hop"])
+def test_ctrl_c_leaves_every_row_at_its_tick(bundle: Bundle, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    given, left = list(frames(20)), iter([True] * 2)
+    with Session(bundle, precision="fp32", faces=Middle(), t0_ns=0) as session:
+        assert session._graphs is not None
+        take = session._tracks.take
+
+        def third(floats: int, at: int) -> None:
+            if not next(left, False):
+                raise KeyboardInterrupt
+            take(floats, at)
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        session.push_frames(given[:6])
+        with monkeypatch.context() as patch:
+            if where == "a row":
+                patch.setattr(session._tracks, "take", third)
+            else:
+                patch.setattr(session._graphs.visual, "run", interrupted)
+                patch.setattr(session._encoder, "_rest", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                session.push_frames(given[6:12])
+        session.push_frames(given[12:])
+        features, mask = _windows(session)
+        assert mask.any()
+        assert np.array_equal(features.any(axis=1), mask > 0)
+
+
+def test_a_session_that_nobody_holds_is_freed_at_once(bundle: Bundle) -> None:
+    session = Session(bundle, precision="fp32", faces=Middle(), t0_ns=0)
+    session.push_frames(list(frames(6)))
+    gone = weakref.ref(session._graphs)
+    gc.disable()
+    try:
+        del session
+        assert gone() is None, "its engines wait for the garbage collector"
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("faces", [1, 3])
+def test_a_graph_made_for_one_number_of_faces_is_run_for_that(bundle: Bundle, copy_of: Callable[[], Path], faces: int) -> None:
+    path, given = copy_of(), list(frames(20))
+    for name in ("visual", "fusion"):
+        graph = onnx.load(path / graph_path(name, "fp32"))
+        for value in (*graph.graph.input, *graph.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = faces
+        onnx.save(graph, path / graph_path(name, "fp32"))
+    write_manifest(path)
+    options: dict[str, Any] = {"precision": "fp32", "t0_ns": 0, "follow": "largest" if faces == 1 else "all", "most_faces": faces}
+    outcomes = []
+    for each in (Bundle.open(path), bundle):
+        with Session(each, faces=Crowd(), **options) as session:
+            session.push_frames(given)
+            session.push_audio(NOISE[:11_000], 0)
+            session.finish()
+            outcomes.append(session.poll())
+    assert outcomes[0]
+    for mine, its in zip(*outcomes, strict=True):
+        assert mine.face == its.face
+        assert np.allclose(mine.trail, its.trail, atol=1e-5, rtol=0)
 
 
 def test_a_frame_whose_encoding_has_failed_in_a_hop_is_not_seen_by_the_next(bundle: Bundle) -> None:

@@ -10,6 +10,7 @@ import pytest
 from feeding import SECOND, by_time, events, make_clip, run, stamp
 
 from sage_edge.runtime import Bundle, Session, UsageError, ticks
+from sage_edge.runtime.sources import FrameEvent
 from sage_edge.runtime.timeline import MAX_JUMP_NS
 
 MS = 1_000_000
@@ -523,8 +524,9 @@ def test_closed_and_finished(make: Make) -> None:
             call()
     with make() as other:
         pass
-    with pytest.raises(UsageError, match="closed"):
-        other.finish()
+    for call in (other.finish, lambda: other.push_frames([]), lambda: other.push_frames([FrameEvent(0, FACE, "rgb")])):
+        with pytest.raises(UsageError, match="closed"):
+            call()
 
 
 def test_hello(make: Make) -> None:
