@@ -19,7 +19,7 @@ from typing import Any
 from .clock import Clock, MonotonicClock
 from .degrade import Degrader, levels
 from .estimate import Drops, Estimate, Live
-from .gathering import Gathering
+from .gathering import FEW, Dearest, Gathering
 from .live import STAGES, hello
 from .notice import Notice
 from .session import Session
@@ -47,11 +47,19 @@ LOOK_NS = NS_PER_S // 10
 """So often devices and sinks are asked for notices, and lateness and heat are looked at."""
 HEAR_NS = NS_PER_S
 """Sound is fetched when a hop needs it, and this often where that is rarer: it waits in libsage, and a large piece costs as much as a small one."""
+CHUNK_NS = 40_000_000
+"""No sound comes in larger pieces: what is further behind than the least by more has met something else."""
+MARGIN_NS = 4_000_000
+"""Sound that was not here at a moment after a hop was due is not expected to be at the next hop's, and so much later,"""
+SOUND_LATELY_NS = 30 * NS_PER_S
+"""for so long."""
 BEHIND_TICKS = 8
 """The loop is behind by this much more than a hop at least, before hops become one."""
 FRESH_NS = NS_PER_S
 """The frame that waits when the loop begins is used when it is no older."""
 STATUS_NS = NS_PER_S
+STATUS_EARLY_NS = 50_000_000
+"""A turn so shortly before says it, and no other need be."""
 HEAT_NS = 5 * NS_PER_S
 TOUCHING_NS = 25_000_000
 """Stamps of sound are trusted to this when they stand for its samples (`soundtrack.JITTER_NS` and a bit)."""
@@ -162,6 +170,9 @@ class _Loop:
         self._newest_ns: int | None = None
         self._sound_ns, self._least_ns = 0, self._wait_ns
         """The least that sound has come behind the time it stands for, 0 until it has come: it need not be asked for sooner."""
+        self._sound_most, self._sound_not = (Dearest(0, self._start_ns, SOUND_LATELY_NS) for _ in range(2))
+        """The most that it was behind lately, and how long after a hop was due its sound was not here."""
+        self._stamp_ns = 0
         self._epoch_ns = self._pushed_ns = self._heard_ns = self._fetched_ns = self._start_ns
         self._looked_ns = self._start_ns - LOOK_NS
         self._notices = [part.notices for part in (camera, microphone, *sinks) if part is not None and hasattr(part, "notices")]
@@ -223,20 +234,19 @@ class _Loop:
 
     def _turn(self) -> bool:
         """Whether there was a frame."""
-        most = self._most()
-        near_ns = self._near_ns(most)
-        quiet_s = max(0.0, (near_ns - self._worked_ns) / NS_PER_S)
-        if self._camera is not None:
-            self._camera.wait(min(quiet_s + TURN_S, QUIET_S), near_ns - self._gathering.behind_ns if near_ns else 0, most)
-        else:
-            self._clock.sleep(min(max(quiet_s, TURN_S), QUIET_S))
+        session, camera, most = self._session, self._camera, self._most()
+        until_ns, self._stamp_ns, else_ns = self._plan(most)
+        if camera is None:
+            self._clock.sleep(min(max(TURN_S, (until_ns - self._worked_ns) / NS_PER_S), QUIET_S))
+        elif not camera.wait(self._left_s(until_ns), self._stamp_ns, most) and else_ns and not session.busy:
+            camera.wait(self._left_s(else_ns), self._stamp_ns, most)
         now_ns = self._clock.now_ns()
         elapsed_ns, waited_ns, self._now_ns = now_ns - self._now_ns, now_ns - self._worked_ns, now_ns
         asleep_ns = self._clock.asleep_ns() - self._asleep_ns
         if waited_ns > JUMP_NS or elapsed_ns > LONG_NS or asleep_ns > ASLEEP_NS:
             self._asleep_ns += asleep_ns
             self._jump(now_ns, elapsed_ns, asleep_ns)
-        session, behind = self._session, 0
+        behind = 0
         due_ns = session.due_ns
         if now_ns - self._wait_ns >= due_ns:
             self._keep_up()
@@ -260,7 +270,7 @@ class _Loop:
             self._looked_ns = now_ns
             self._tell()
             self._watch()
-        if now_ns - self._status_ns >= STATUS_NS:
+        if now_ns - self._status_ns >= STATUS_NS - STATUS_EARLY_NS:
             self._status()
         self._worked_ns = self._clock.now_ns()
         if session.due_ns == due_ns and not session.busy:  # nothing is gathered for a turn with a hop, nor beside one, where all takes longer
@@ -271,19 +281,32 @@ class _Loop:
         """How many frames may wait: one, the newest, while less is done than could be, and while somebody watches them."""
         return 1 if self._spacing_ns or self._show is not None else self._gathering.most()
 
-    def _near_ns(self, most: int) -> int:
-        """Until when nothing need be done but to let up to `most` frames wait, where there is a camera. 0 when there is something, and while a hop is
-        being computed."""
-        session, now_ns = self._session, self._now_ns
-        if session.busy or (most == 1 and self._camera is not None):
-            return 0
+    def _left_s(self, until_ns: int) -> float:
+        return min(max(0.0, (until_ns - self._clock.now_ns()) / NS_PER_S), QUIET_S)
+
+    def _plan(self, most: int) -> tuple[int, int, int]:
+        """Until when to wait, and, where there is a camera, for a frame with which stamp: those before may wait, too; 0 for any, as when there is
+        something to do, or a hop is being computed. And until when to go on where none has come by then; 0 where that makes no difference."""
+        session, gathering, now_ns, newest_ns = self._session, self._gathering, self._now_ns, self._newest_ns
+        due_ns, status_ns, turn_ns = session.due_ns, self._status_ns + STATUS_NS, round(TURN_S * NS_PER_S)
         if self._camera is None:
-            near_ns = min(session.due_ns, self._end_ns) - NS_PER_S // session.rate_hz
-        else:
-            behind_ns = min(max(self._sound_ns, self._gathering.behind_ns), self._wait_ns)
-            near_ns = self._gathering.until_ns(min(session.due_ns + behind_ns, self._end_ns), most, now_ns)
-        near_ns = min(near_ns, self._status_ns + STATUS_NS)
-        return near_ns if near_ns > now_ns else 0
+            return min(due_ns - NS_PER_S // session.rate_hz, self._end_ns, status_ns), 0, 0
+        silent_ns = due_ns + self._wait_ns
+        soon_ns = min(self._worked_ns + turn_ns, silent_ns if silent_ns > now_ns else sys.maxsize)
+        if session.busy or most == 1 or newest_ns is None:
+            return soon_ns, 0, 0
+        end_ns = min(silent_ns, self._end_ns)
+        last = gathering.last(due_ns, due_ns + max(self._sound_ns, self._sound_not.ns), due_ns + self._sound_most.ns, newest_ns)
+        near_ns = min(gathering.until_ns(min(last.at_ns, end_ns), most, now_ns), status_ns)
+        together = last.stamp_ns and now_ns < last.at_ns <= min(end_ns, status_ns)
+        if near_ns > now_ns and not (together and last.frames <= FEW):
+            return near_ns + turn_ns, near_ns - gathering.behind_ns, 0
+        if not together:
+            return soon_ns, 0, 0
+        frame_ns = min(last.frame_ns + turn_ns, silent_ns)
+        if last.at_ns == last.frame_ns:
+            return frame_ns, last.stamp_ns, 0
+        return last.at_ns, last.stamp_ns, frame_ns if newest_ns < due_ns else 0
 
     def _hear(self) -> None:
         self._fetched_ns = self._now_ns
@@ -297,6 +320,11 @@ class _Loop:
             self._heard_ns = heard_ns
             behind_ns = max(0, self._now_ns - heard_ns)
             self._least_ns = min(self._least_ns, behind_ns)
+            if behind_ns - self._least_ns <= CHUNK_NS:
+                self._sound_most.add(behind_ns, self._now_ns)
+            over_ns = self._now_ns - session.due_ns
+            if heard_ns < session.due_ns and 0 <= over_ns <= CHUNK_NS:
+                self._sound_not.add(over_ns + MARGIN_NS, self._now_ns)
             self._sound_ns = self._least_ns
 
     def _keep_up(self) -> None:
@@ -346,8 +374,10 @@ class _Loop:
         if self._show is not None:
             for frame in frames:
                 self._show(frame)
-        behind_ns = self._now_ns - frames[-1].t_ns
-        self._capture_ns.add(behind_ns)  # those before it were let wait
+        came = frames[-1].t_ns >= self._stamp_ns or len(frames) >= self._gathering.most()
+        behind_ns = self._now_ns - frames[-1].t_ns if came else None
+        if behind_ns is not None:
+            self._capture_ns.add(behind_ns)  # others were let wait
         self._gathering.came(apart_ns, behind_ns)
         return self._find_ns.count - looked_at, self._clock.now_ns() - before_ns
 

@@ -84,3 +84,48 @@ def test_frames_wait_as_long_as_they_can(frame_ms: float, apart_ms: float) -> No
     left_ns = round(most * (apart_ms + frame_ms) * MS) + 2 * TICK_NS
     gathered = ceil(gathering.until_ns(left_ns, most, 0) / (apart_ms * MS))
     assert gathered >= most - 1, "a hop so far away leaves time for all of them"
+
+
+@pytest.mark.parametrize(
+    ("newest_ms", "early_ms", "sound_ms", "expected"),
+    [
+        (-30, 10, 20, (20.0, 9.0, 37.6, 1)),  # the frame from 3.3 ms on is here before the sound, and waits for it
+        (-30, 10, 50, (37.6, 0.0, 37.6, 2)),  # the sound may be here when the next but one comes: each ends a wait
+        (4, 10, 50, (38.3, 9.0, 38.3, 1)),  # none before the one that may decide it
+        (-30, 0, 20, (4.3, 0.001, 4.3, 1)),  # nothing says that the sound is not here with the first
+        (-40, 10, 20, (27.6, 0.0, 27.6, 2)),  # no frame from the hop's end on before the sound
+    ],
+)
+def test_a_near_hop_waits_for_its_sound_or_for_the_first_frame_after_that(
+    newest_ms: float, early_ms: float, sound_ms: float, expected: tuple[float, float, float, int]
+) -> None:
+    found = known(0.0001).last(1_000, round(early_ms * MS), round(sound_ms * MS), round(newest_ms * MS))
+    assert (found.at_ns / MS, found.frame_ns / MS, found.frames) == (
+        pytest.approx(expected[0], abs=0.2),
+        pytest.approx(expected[2], abs=0.2),
+        expected[3],
+    )
+    assert found.stamp_ns / MS == pytest.approx(expected[1], abs=0.001)
+
+
+@pytest.mark.parametrize(("frame_ms", "apart_ms", "waits"), [(1, 33.3, True), (4.9, 33.3, True), (5.1, 33.3, False), (1, 16.7, False)])
+def test_frames_wait_for_a_hop_where_they_are_cheap_and_as_far_apart_as_ticks(frame_ms: float, apart_ms: float, waits: bool) -> None:
+    assert bool(known(frame_ms, apart_ms).last(1_000, 10 * MS, 20 * MS, -MS).stamp_ns) == waits
+
+
+def test_no_more_frames_wait_for_a_hop_than_are_worked_off_before_the_next_one_would_end_the_wait() -> None:
+    two = [known(frame_ms).last(1_000, 10 * MS, 36 * MS, -32 * MS) for frame_ms in (1.0, 4.0)]
+    assert [each.frames for each in two] == [2, 2]
+    three = [known(frame_ms).last(1_000, 10 * MS, 20 * MS, -62 * MS) for frame_ms in (1.0, 4.5)]
+    assert [(each.frames, each.at_ns) for each in three] == [(2, 20 * MS)] * 2
+    assert all(each.stamp_ns for each in three)
+
+
+def test_few_frames_say_nothing_of_what_many_take_each() -> None:
+    gathering = known(9.0)
+    assert gathering.most() == 5
+    gathering.took(FEWEST, FEWEST * 2 * MS, MS // 2, 2 * LATELY_NS + 1)
+    gathering.took(1, 9 * MS, MS // 2, 2 * LATELY_NS + 2)
+    assert gathering.most() == waiting.MOST
+    gathering.took(1, 9 * MS, MS // 2, 4 * LATELY_NS + 2)
+    assert gathering.most() == 5, "many were long ago"

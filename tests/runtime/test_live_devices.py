@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from sage_edge.runtime.bundle import Bundle
 from sage_edge.runtime.clock import SimulatedClock
 from sage_edge.runtime.estimate import Estimate
-from sage_edge.runtime.live_devices import WAIT_MS, DeviceSummary, run_live_devices
+from sage_edge.runtime.live_devices import QUIET_S, WAIT_MS, DeviceSummary, run_live_devices
 from sage_edge.runtime.notice import WHATS, Notice, Status
 from sage_edge.runtime.session import Session
 from sage_edge.runtime.sinks import SinkClosed
@@ -226,6 +227,18 @@ def test_frames_that_come_while_others_are_worked_off_are_not_lost_and_make_noth
     assert estimates[-1].drops.frames_stale == 0
     assert [replace(e, live=None) for e in estimates] == [replace(e, live=None) for e in expected]
     assert all(e.live and was.live and e.live.late_ms <= was.live.late_ms + 0.001 for e, was in zip(estimates, expected, strict=True))
+
+
+@pytest.mark.parametrize("hop", [10, 20])
+def test_a_hop_that_waits_for_its_sound_is_decided_when_that_is_here(hop: int, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    often, estimates = turns(bundle, 20, rate_hz=29.9, busy_s=0.001, hop=hop)
+    monkeypatch.setattr(waiting, "MOST", 1)
+    expected = turns(bundle, 20, rate_hz=29.9, busy_s=0.001, hop=hop)[1]
+    assert often < 5 * 30 / hop
+    assert [replace(e, live=None) for e in estimates] == [replace(e, live=None) for e in expected]
+    later = [e.live.late_ms - was.live.late_ms for e, was in zip(estimates, expected, strict=True) if e.live and was.live]
+    assert np.mean(later) < -2
+    assert max(later) < TICK_NS / 1e6 / 2
 
 
 @pytest.mark.parametrize("hop_s", [0.02, 0.1])
@@ -442,7 +455,7 @@ def test_a_machine_that_was_suspended_begins_anew_though_its_clock_stood_still(b
 
     done = run(bundle, 16, clock=clock, stop=stop)
     (notice,) = [n for n in done.kept.notices_ if n.what == "clock_jump"]
-    assert notice.detail.startswith("3600.4 s passed between two turns of the loop (the machine slept)"), "and a turn until a hop was near"
+    assert re.match(r"3600\.[45] s passed between two turns of the loop \(the machine slept\)", notice.detail), "and a turn until a hop was near"
     before = [e for e in done.kept.estimates if e.t_ns <= slept[0]]
     after = [e for e in done.kept.estimates if e.t_ns > slept[0]]
     assert before[-1].audio.warm
@@ -544,7 +557,7 @@ def test_status_once_a_second_hello_first(bundle: Bundle) -> None:
     assert (hello["camera"], hello["microphone"], hello["faces"], hello["budget_ms"]) == ("simulated:camera", "simulated:microphone", "largest", 700)
     statuses = done.kept.statuses
     assert len(statuses) == pytest.approx(65, abs=2)
-    assert all(NS <= b["t_ns"] - a["t_ns"] < 1.1 * NS for a, b in pairwise(statuses[:-1]))
+    assert all(0.95 * NS <= b["t_ns"] - a["t_ns"] < 1.1 * NS for a, b in pairwise(statuses[:-1]))
     json.dumps([hello, statuses], allow_nan=False)
     second = statuses[30]
     assert {"type", "v", "t_ns", "stages", "drops", "camera", "microphone", "sinks", "process"} == set(second)
@@ -573,7 +586,8 @@ def test_a_stop_ends_it_with_every_estimate_that_is_due(bundle: Bundle) -> None:
     done = run(bundle, 100, clock=clock, stop=lambda: clock.now_ns() >= START + 7 * NS + 123_000_000)
     assert done.summary.ended == "stopped"
     assert done.summary.line().endswith("; stopped")
-    check_complete(done.kept.estimates, 7.1)
+    assert 7.123 <= done.summary.seconds < 7.123 + QUIET_S + 0.01
+    check_complete(done.kept.estimates, done.summary.seconds)
 
 
 def test_a_reader_that_goes_ends_it(bundle: Bundle) -> None:
