@@ -75,9 +75,9 @@ class Encoder:
         jobs, items = self._jobs, self._end
         if not jobs:
             return
-        self._jobs, self._end = [], 0
         start = perf_counter_ns()
         try:
+            self._jobs, self._end = [], 0
             self._visual.run(items)
             spent_ns, take = perf_counter_ns() - start, self._tracks.take
             for job in jobs:

@@ -170,7 +170,7 @@ class _Loop:
         self._newest_ns: int | None = None
         self._sound_ns, self._least_ns = 0, self._wait_ns
         """The least that sound has come behind the time it stands for, 0 until it has come: it need not be asked for sooner."""
-        self._sound_most, self._sound_not = (Dearest(0, self._start_ns, SOUND_LATELY_NS) for _ in range(2))
+        self._sound_most, self._sound_not = _lately(self._start_ns), _lately(self._start_ns)
         """The most that it was behind lately, and how long after a hop was due its sound was not here."""
         self._stamp_ns = 0
         self._epoch_ns = self._pushed_ns = self._heard_ns = self._fetched_ns = self._start_ns
@@ -238,7 +238,8 @@ class _Loop:
         until_ns, self._stamp_ns, else_ns = self._plan(most)
         if camera is None:
             self._clock.sleep(min(max(TURN_S, (until_ns - self._worked_ns) / NS_PER_S), QUIET_S))
-        elif not camera.wait(self._left_s(until_ns), self._stamp_ns, most) and else_ns and not session.busy:
+        elif not camera.wait(self._left_s(until_ns), self._stamp_ns, most) and else_ns and self._clock.now_ns() >= until_ns:
+            self._stamp_ns = session.due_ns
             camera.wait(self._left_s(else_ns), self._stamp_ns, most)
         now_ns = self._clock.now_ns()
         elapsed_ns, waited_ns, self._now_ns = now_ns - self._now_ns, now_ns - self._worked_ns, now_ns
@@ -296,7 +297,8 @@ class _Loop:
         if session.busy or most == 1 or newest_ns is None:
             return soon_ns, 0, 0
         end_ns = min(silent_ns, self._end_ns)
-        last = gathering.last(due_ns, due_ns + max(self._sound_ns, self._sound_not.ns), due_ns + self._sound_most.ns, newest_ns)
+        most_ns = self._sound_most.ns
+        last = gathering.last(due_ns, due_ns + max(self._sound_ns, min(self._sound_not.ns, most_ns)), due_ns + most_ns, newest_ns)
         near_ns = min(gathering.until_ns(min(last.at_ns, end_ns), most, now_ns), status_ns)
         together = last.stamp_ns and now_ns < last.at_ns <= min(end_ns, status_ns)
         if near_ns > now_ns and not (together and last.frames <= FEW):
@@ -323,8 +325,8 @@ class _Loop:
             if behind_ns - self._least_ns <= CHUNK_NS:
                 self._sound_most.add(behind_ns, self._now_ns)
             over_ns = self._now_ns - session.due_ns
-            if heard_ns < session.due_ns and 0 <= over_ns <= CHUNK_NS:
-                self._sound_not.add(over_ns + MARGIN_NS, self._now_ns)
+            missing = heard_ns < session.due_ns and 0 <= over_ns <= CHUNK_NS
+            self._sound_not.add(over_ns + MARGIN_NS if missing else 0, self._now_ns)
             self._sound_ns = self._least_ns
 
     def _keep_up(self) -> None:
@@ -407,6 +409,7 @@ class _Loop:
         self._newest_ns = None
         self._pushed_ns = self._heard_ns = self._estimate_ns = self._epoch_ns = now_ns
         self._gathering.restart(now_ns)
+        self._sound_most, self._sound_not = _lately(now_ns), _lately(now_ns)
         self._degrader.forget(now_ns)
         if self._smooth is not None:
             self._smooth.clear()
@@ -511,3 +514,7 @@ class _Loop:
             self._skipped,
             ended,
         )
+
+
+def _lately(now_ns: int) -> Dearest:
+    return Dearest(0, now_ns, SOUND_LATELY_NS)

@@ -241,6 +241,30 @@ def test_a_hop_that_waits_for_its_sound_is_decided_when_that_is_here(hop: int, b
     assert max(later) < TICK_NS / 1e6 / 2
 
 
+def test_sound_that_was_late_once_delays_no_later_hop(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hiccup(SimulatedMicrophone):
+        """Its chunks of 10 ms come on time, but for those between 5.3 and 5.36 s."""
+
+        def _record(self, t_ns: int, faults: set[str]) -> None:
+            super()._record(t_ns, faults)
+            if 5.3 * NS <= self._next_ns - START <= 5.36 * NS:
+                self._next_ns = START + round(5.36 * NS)
+
+    def lateness(most: int) -> NDArray[np.float64]:
+        monkeypatch.setattr(waiting, "MOST", most)
+        clock, kept = SimulatedClock(START), Kept()
+        eye, ear = SimulatedCamera(clock, picture, rate_hz=29.97), Hiccup(clock, tone, late_ns=0, chunk_s=0.01)
+        eye.start()
+        ear.start()
+        with Session(bundle, precision="fp32", hop=10, threads=1, faces=Box(clock)) as session:
+            run_live_devices(eye, ear, session, [kept], clock=clock, seconds=30)
+        return np.array([e.live.late_ms for e in kept.estimates if e.live])
+
+    later = lateness(15) - lateness(1)
+    assert later.mean() < 1
+    assert (later > TICK_NS / 1e6 / 2).sum() <= 1
+
+
 @pytest.mark.parametrize("hop_s", [0.02, 0.1])
 def test_a_turn_that_a_hop_holds_up_says_nothing_of_what_frames_take(hop_s: float, bundle: Bundle) -> None:
     assert turns(bundle, 10, hop_s=hop_s)[0] < 14
