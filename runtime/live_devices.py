@@ -58,8 +58,6 @@ BEHIND_TICKS = 8
 FRESH_NS = NS_PER_S
 """The frame that waits when the loop begins is used when it is no older."""
 STATUS_NS = NS_PER_S
-STATUS_EARLY_NS = 50_000_000
-"""A turn so shortly before says it, and no other need be."""
 HEAT_NS = 5 * NS_PER_S
 TOUCHING_NS = 25_000_000
 """Stamps of sound are trusted to this when they stand for its samples (`soundtrack.JITTER_NS` and a bit)."""
@@ -271,7 +269,7 @@ class _Loop:
             self._looked_ns = now_ns
             self._tell()
             self._watch()
-        if now_ns - self._status_ns >= STATUS_NS - STATUS_EARLY_NS:
+        if now_ns - self._status_ns >= STATUS_NS:
             self._status()
         self._worked_ns = self._clock.now_ns()
         if session.due_ns == due_ns and not session.busy:  # nothing is gathered for a turn with a hop, nor beside one, where all takes longer
@@ -283,6 +281,7 @@ class _Loop:
         return 1 if self._spacing_ns or self._show is not None else self._gathering.most()
 
     def _left_s(self, until_ns: int) -> float:
+        """Seconds to `until_ns`, `QUIET_S` at most."""
         return min(max(0.0, (until_ns - self._clock.now_ns()) / NS_PER_S), QUIET_S)
 
     def _plan(self, most: int) -> tuple[int, int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -479,7 +478,7 @@ def test_a_machine_that_was_suspended_begins_anew_though_its_clock_stood_still(b
 
     done = run(bundle, 16, clock=clock, stop=stop)
     (notice,) = [n for n in done.kept.notices_ if n.what == "clock_jump"]
-    assert re.match(r"3600\.[45] s passed between two turns of the loop \(the machine slept\)", notice.detail), "and a turn until a hop was near"
+    assert notice.detail.startswith("3600.4 s passed between two turns of the loop (the machine slept)"), "and a turn until a hop was near"
     before = [e for e in done.kept.estimates if e.t_ns <= slept[0]]
     after = [e for e in done.kept.estimates if e.t_ns > slept[0]]
     assert before[-1].audio.warm
@@ -581,7 +580,7 @@ def test_status_once_a_second_hello_first(bundle: Bundle) -> None:
     assert (hello["camera"], hello["microphone"], hello["faces"], hello["budget_ms"]) == ("simulated:camera", "simulated:microphone", "largest", 700)
     statuses = done.kept.statuses
     assert len(statuses) == pytest.approx(65, abs=2)
-    assert all(0.95 * NS <= b["t_ns"] - a["t_ns"] < 1.1 * NS for a, b in pairwise(statuses[:-1]))
+    assert all(NS <= b["t_ns"] - a["t_ns"] < 1.1 * NS for a, b in pairwise(statuses[:-1]))
     json.dumps([hello, statuses], allow_nan=False)
     second = statuses[30]
     assert {"type", "v", "t_ns", "stages", "drops", "camera", "microphone", "sinks", "process"} == set(second)
@@ -611,7 +610,7 @@ def test_a_stop_ends_it_with_every_estimate_that_is_due(bundle: Bundle) -> None:
     assert done.summary.ended == "stopped"
     assert done.summary.line().endswith("; stopped")
     assert 7.123 <= done.summary.seconds < 7.123 + QUIET_S + 0.01
-    check_complete(done.kept.estimates, done.summary.seconds)
+    check_complete(done.kept.estimates, 7.1)
 
 
 def test_a_reader_that_goes_ends_it(bundle: Bundle) -> None:
