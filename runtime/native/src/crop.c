@@ -8,8 +8,7 @@
 
 enum {
     STRIP = 128, /* output columns done together */
-    LINE = 2048, /* source columns done together */
-    CACHE_LINE = 64
+    LINE = 2048  /* source columns done together */
 };
 
 /* One plane of samples and the part of the box that falls on it. */
@@ -123,18 +122,11 @@ static cell_columns columns_of(const area_span *span, int32_t base, int32_t comm
     return (cell_columns){first, first + (span->count - 1) * step, span->head, span->count - 2 > common, span->count > 1 ? span->tail : 0};
 }
 
-/* Have the rows of the next line of cells fetched meanwhile: a frame that was just captured is in no near cache (1.3 times as fast then). */
-static void prefetch(const plane *p, const uint8_t *data, int32_t first, int32_t count, int32_t bytes) {
-    int32_t rows = p->height - first < count ? p->height - first : count;
-    for (int32_t row = 0; row < rows; row++)
-        for (int32_t at = 0; at < bytes; at += CACHE_LINE) __builtin_prefetch(data + row * p->stride + at);
-}
-
 /* One line of floats: `columns` samples of the rows of a line of cells, and zeros behind it. */
 static void line_of(const sage_kernels *kernels, const plane *p, int32_t first, int32_t columns, const area_span *row, float *line) {
     const uint8_t *data = p->data + row->first * p->stride + (int64_t)first * p->step;
-    prefetch(p, data + row->count * p->stride, row->first + row->count, row->count, columns * p->step);
-    kernels->rows(data, p->stride, row->count, row->head, row->tail, columns * p->step, line);
+    int32_t left = p->height - row->first - row->count, ahead = left < row->count ? left : row->count;
+    kernels->rows(data, p->stride, row->count, ahead, row->head, row->tail, columns * p->step, line);
     memset(line + columns * p->step, 0, KERNEL_PAD * sizeof *line);
 }
 

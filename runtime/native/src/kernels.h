@@ -41,8 +41,9 @@ enum {
 typedef struct {
     int32_t variant;
     /* line[b] = sum over `count` rows of weight * (row[b] - LEVEL_MIDDLE), b < n; rows are `stride` bytes apart, n >= 1, count >= 1. Reads
-     * no byte outside [row, row + n). */
-    void (*rows)(const uint8_t *row, int64_t stride, int32_t count, float head, float tail, int32_t n, float *line);
+     * no byte outside [row, row + n). Meanwhile the `ahead` rows behind those are fetched, for the next call: a frame that was just captured is
+     * in no near cache. */
+    void (*rows)(const uint8_t *row, int64_t stride, int32_t count, int32_t ahead, float head, float tail, int32_t n, float *line);
     /* The sums of n >= 1 cells of a line of samples of `step` floats, components 0 .. step - 1. */
     void (*columns)(const float *line, int32_t step, const cell_columns *cells, int32_t n, int32_t common, const cell_output *to);
 } sage_kernels;

@@ -29,7 +29,8 @@ static inline void weigh_16(const uint8_t *row, __m256 weight, __m256 sum[2]) {
 }
 
 /* 32 bytes of a line: the rows between the outermost in 16-bit integers, which are put aside every 256 rows, and the outermost in floats. */
-static inline void rows_32(const uint8_t *row, int64_t stride, int32_t count, __m256 head, __m256 tail, float *line) {
+static inline void rows_32(const uint8_t *row, int64_t stride, int32_t count, int32_t ahead, __m256 head, __m256 tail, float *line) {
+    for (int32_t next = count; next < count + ahead; next++) __builtin_prefetch(row + next * stride);
     __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
     const uint8_t *inner = row + stride;
     for (int32_t left = count - 2; left > 0; left -= ROWS_EXACT) {
@@ -55,15 +56,15 @@ static inline void rows_32(const uint8_t *row, int64_t stride, int32_t count, __
     for (int k = 0; k < 4; k++) _mm256_storeu_ps(line + 8 * k, sum[k]);
 }
 
-static void rows_avx2(const uint8_t *row, int64_t stride, int32_t count, float head, float tail, int32_t n, float *line) {
+static void rows_avx2(const uint8_t *row, int64_t stride, int32_t count, int32_t ahead, float head, float tail, int32_t n, float *line) {
     if (n < 32) {
-        sage_kernels_plain.rows(row, stride, count, head, tail, n, line);
+        sage_kernels_plain.rows(row, stride, count, ahead, head, tail, n, line);
         return;
     }
     __m256 h = _mm256_set1_ps(head * TOP), t = _mm256_set1_ps(tail * TOP);
     int32_t b = 0;
-    for (; b + 32 <= n; b += 32) rows_32(row + b, stride, count, h, t, line + b);
-    if (b < n) rows_32(row + n - 32, stride, count, h, t, line + n - 32);
+    for (; b + 32 <= n; b += 32) rows_32(row + b, stride, count, ahead, h, t, line + b);
+    if (b < n) rows_32(row + n - 32, stride, count, ahead, h, t, line + n - 32);
 }
 
 #define ALWAYS static inline __attribute__((always_inline))

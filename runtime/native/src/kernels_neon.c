@@ -15,7 +15,8 @@ static inline void weigh(uint8x16_t levels, float weight, float32x4_t sum[4]) {
 }
 
 /* 16 bytes of a line: the outermost rows in floats, those between in 16-bit integers, which are put aside every 256 rows. */
-static inline void rows_16(const uint8_t *row, int64_t stride, int32_t count, float head, float tail, float *line) {
+static inline void rows_16(const uint8_t *row, int64_t stride, int32_t count, int32_t ahead, float head, float tail, float *line) {
+    for (int32_t next = count; next < count + ahead; next++) __builtin_prefetch(row + next * stride);
     float32x4_t sum[4] = {vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0), vdupq_n_f32(0)};
     weigh(vld1q_u8(row), head, sum);
     if (count > 1) weigh(vld1q_u8(row + (count - 1) * stride), tail, sum);
@@ -35,14 +36,14 @@ static inline void rows_16(const uint8_t *row, int64_t stride, int32_t count, fl
     for (int k = 0; k < 4; k++) vst1q_f32(line + 4 * k, sum[k]);
 }
 
-static void rows_neon(const uint8_t *row, int64_t stride, int32_t count, float head, float tail, int32_t n, float *line) {
+static void rows_neon(const uint8_t *row, int64_t stride, int32_t count, int32_t ahead, float head, float tail, int32_t n, float *line) {
     if (n < 16) {
-        sage_kernels_plain.rows(row, stride, count, head, tail, n, line);
+        sage_kernels_plain.rows(row, stride, count, ahead, head, tail, n, line);
         return;
     }
     int32_t b = 0;
-    for (; b + 16 <= n; b += 16) rows_16(row + b, stride, count, head, tail, line + b);
-    if (b < n) rows_16(row + n - 16, stride, count, head, tail, line + n - 16);
+    for (; b + 16 <= n; b += 16) rows_16(row + b, stride, count, ahead, head, tail, line + b);
+    if (b < n) rows_16(row + n - 16, stride, count, ahead, head, tail, line + n - 16);
 }
 
 #define ALWAYS static inline __attribute__((always_inline))

@@ -3,7 +3,8 @@
 
 enum { BLOCK = 64, ROWS_EXACT = 256 }; /* 256 rows of 255 fit in 16 bits */
 
-static void rows_block(const uint8_t *row, int64_t stride, int32_t count, float head, float tail, int32_t n, float *line) {
+static void rows_block(const uint8_t *row, int64_t stride, int32_t count, int32_t ahead, float head, float tail, int32_t n, float *line) {
+    for (int32_t next = count; next < count + ahead; next++) __builtin_prefetch(row + next * stride);
     for (int32_t b = 0; b < n; b++) line[b] = head * (float)(row[b] - LEVEL_MIDDLE);
     if (count == 1) return;
     const uint8_t *last = row + (count - 1) * stride;
@@ -22,10 +23,10 @@ static void rows_block(const uint8_t *row, int64_t stride, int32_t count, float 
     for (int32_t b = 0; b < n; b++) line[b] += (float)total[b];
 }
 
-static void rows_plain(const uint8_t *row, int64_t stride, int32_t count, float head, float tail, int32_t n, float *line) {
+static void rows_plain(const uint8_t *row, int64_t stride, int32_t count, int32_t ahead, float head, float tail, int32_t n, float *line) {
     int32_t b = 0;
-    for (; b + BLOCK <= n; b += BLOCK) rows_block(row + b, stride, count, head, tail, BLOCK, line + b);
-    if (b < n) rows_block(row + b, stride, count, head, tail, n - b, line + b);
+    for (; b + BLOCK <= n; b += BLOCK) rows_block(row + b, stride, count, ahead, head, tail, BLOCK, line + b);
+    if (b < n) rows_block(row + b, stride, count, ahead, head, tail, n - b, line + b);
 }
 
 static void columns_plain(const float *line, int32_t step, const cell_columns *cells, int32_t n, int32_t common, const cell_output *to) {
