@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .native.histogram import BINS, percentiles_ns
+
 _FINE = 6  # 2^6 bins per octave
 _TOP = 42  # 2^42 ns is 73 minutes; longer counts as that
-_BINS = (_TOP - _FINE + 1) << _FINE
+_SHARES = 0.5, 0.95, 0.99
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class StageSummary:
 
     def to_dict(self) -> dict[str, float | int]:
         """JSON types, microsecond resolution."""
-        times: dict[str, float | int] = {name: round(getattr(self, name), 4) for name in ("mean", "p50", "p95", "p99", "max")}
-        return {"count": self.count, **times, "total_s": round(self.total_s, 6)}
+        times = {"mean": round(self.mean, 4), "p50": round(self.p50, 4), "p95": round(self.p95, 4), "p99": round(self.p99, 4)}
+        return {"count": self.count, **times, "max": round(self.max, 4), "total_s": round(self.total_s, 6)}
 
 
 class Histogram:
@@ -43,7 +45,7 @@ class Histogram:
     __slots__ = ("_bins", "_counts", "count", "max_ns", "total_ns")
 
     def __init__(self) -> None:
-        self._bins = array("q", bytes(8 * _BINS))
+        self._bins = array("q", bytes(8 * BINS))
         self._counts: NDArray[np.int64] = np.frombuffer(self._bins, np.int64)  # the same, for sums of them; single ones are counted faster above
         self.count = self.total_ns = self.max_ns = 0
 
@@ -55,8 +57,8 @@ class Histogram:
         self.total_ns += ns
         if ns > self.max_ns:
             self.max_ns = ns
-        shift = ns.bit_length() - _FINE - 1  # as `_bin`, which is a call more
-        self._bins[ns if shift <= 0 else (shift << _FINE) + (ns >> shift) if shift < _TOP - _FINE else _BINS - 1] += 1
+        shift = ns.bit_length() - _FINE - 1
+        self._bins[ns if shift <= 0 else (shift << _FINE) + (ns >> shift) if shift < _TOP - _FINE else BINS - 1] += 1
 
     def merge(self, other: Histogram) -> None:
         """Count every duration that `other` has counted."""
@@ -73,41 +75,16 @@ class Histogram:
 
     def percentile_ns(self, share: float) -> float:
         """The duration that `share` (0 to 1) of all counted ones do not exceed: the middle of its bin; 0 when nothing was counted."""
-        return self._percentiles_ns(None, share)[0]
-
-    def _percentiles_ns(self, before: Histogram | None, *shares: float) -> list[float]:
-        """Of each share, and the longest, right to a bin."""
-        top = _bin(self.max_ns) + 1
-        counts = self._counts[:top] if before is None else self._counts[:top] - before._counts[:top]
-        sums = counts.cumsum()
-        counted = int(sums[-1])
-        if not counted:
-            return [0.0] * (len(shares) + 1)
-        *bins, last = sums.searchsorted([*(max(1, -int(-share * counted // 1)) for share in shares), counted]).tolist()
-        longest = self.max_ns if last == _BINS - 1 else min(_edges(last)[1], self.max_ns)
-        return [*(min(sum(_edges(each)) / 2, float(self.max_ns)) for each in bins), longest]
+        return percentiles_ns(self._bins, None, self.max_ns, (share,))[0]
 
     def summary(self, before: Histogram | None = None) -> StageSummary:
         """Count, mean, percentiles; of what has been counted since `before` was copied where that is given, `max` being right to a bin then."""
         count, total_ns = self.count, self.total_ns
         if before is not None:
             count, total_ns = count - before.count, total_ns - before.total_ns
-        p50, p95, p99, longest = self._percentiles_ns(before, 0.5, 0.95, 0.99)
+        p50, p95, p99, longest = percentiles_ns(self._bins, None if before is None else before._bins, self.max_ns, _SHARES)
         mean = total_ns / count / 1e6 if count else 0.0
         return StageSummary(count, mean, p50 / 1e6, p95 / 1e6, p99 / 1e6, (self.max_ns if before is None else longest) / 1e6, total_ns / 1e9)
-
-
-def _bin(ns: int) -> int:
-    """Where a duration is counted."""
-    shift = ns.bit_length() - _FINE - 1
-    return min((shift << _FINE) + (ns >> shift), _BINS - 1) if shift > 0 else ns
-
-
-def _edges(index: int) -> tuple[int, int]:
-    """The least and the greatest duration of a bin."""
-    shift = max(0, (index >> _FINE) - 1)
-    low = index - (shift << _FINE)
-    return low << shift, ((low + 1) << shift) - 1
 
 
 class Stages:

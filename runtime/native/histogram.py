@@ -1,9 +1,11 @@
-"""Durations, counted in C: a histogram of fixed size that one thread adds to and any thread reads."""
+"""Durations: a histogram of fixed size that one thread adds to and any thread reads, counted in C; percentiles of one that is counted elsewhere."""
 
 from __future__ import annotations
 
 import ctypes
-from functools import partial
+from array import array
+from functools import lru_cache, partial
+from typing import Any
 
 from sage_edge.runtime.native.handle import Handle, check
 from sage_edge.runtime.native.library import HistogramTotals, load
@@ -33,3 +35,20 @@ class LatencyHistogram:
         ns = ctypes.c_double()
         check(load().sage_histogram_percentile(self._pointer, share, ctypes.byref(ns)), f"percentile {share} of a histogram")
         return ns.value
+
+
+BINS = 2368
+"""SAGE_HISTOGRAM_BINS."""
+
+
+@lru_cache(maxsize=8)
+def _shares(shares: tuple[float, ...]) -> Any:
+    return (ctypes.c_double * len(shares))(*shares)
+
+
+def percentiles_ns(bins: array[int], before: array[int] | None, max_ns: int, shares: tuple[float, ...]) -> list[float]:
+    """Of each of `shares` (0 to 1), and the longest, right to a bin: of int64 [BINS] as sage.h has them, less what was in them `before`."""
+    found = (ctypes.c_double * (len(shares) + 1))()
+    old = None if before is None else before.buffer_info()[0]
+    check(load().sage_percentiles(bins.buffer_info()[0], old, min(max_ns, (1 << 63) - 1), _shares(shares), len(shares), found), "percentiles")
+    return list(found)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sage_edge.runtime.errors import NativeError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 NAME = "libsage.dylib" if sys.platform == "darwin" else "libsage.so"
 
 
@@ -93,6 +93,7 @@ _PROTOTYPES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sage_histogram_clear": (_I32, (_HANDLE,)),
     "sage_histogram_read": (_I32, (_HANDLE, _TOTALS)),
     "sage_histogram_percentile": (_I32, (_HANDLE, ctypes.c_double, _OUT_DOUBLE)),
+    "sage_percentiles": (_I32, (_ADDRESS, _ADDRESS, _I64, _OUT_DOUBLE, _I32, _OUT_DOUBLE)),
     "sage_capture_create": (_I32, (_I32, _I32, _I32, _I64, _OUT)),
     "sage_capture_destroy": (None, (_HANDLE,)),
     "sage_capture_callback": (ctypes.c_int, (_ADDRESS, _ADDRESS, ctypes.c_ulong, _ADDRESS, ctypes.c_ulong, _HANDLE)),

@@ -31,7 +31,7 @@ extern "C" {
 #endif
 
 /* Raised whenever a prototype, a struct or a meaning below changes; a binding refuses any other. */
-#define SAGE_ABI_VERSION 3
+#define SAGE_ABI_VERSION 4
 
 enum {
     SAGE_OK = 0,
@@ -158,6 +158,13 @@ SAGE_API int32_t sage_histogram_read(const sage_histogram *histogram, sage_histo
 /* Any thread. The duration that `share` of all counted ones do not exceed: the middle of its bin; 0 when nothing was counted.
  * Errors: NULL; SIZE when share is not in 0 .. 1. */
 SAGE_API int32_t sage_histogram_percentile(const sage_histogram *histogram, double share, double *ns);
+
+/* The same of bins that the caller counts in, as _add does: a duration of less than 64 ns in the bin of that number, others in bin
+ * 64 * shift + (ns >> shift), where ns >> shift is 64 .. 127, and what is too long in the last. Where `before` is not NULL, of what came since the
+ * bins were like that. `max_ns` is the longest of all. Writes n percentiles, then the longest, right to a bin; 0 where nothing was counted.
+ * Any thread. Errors: NULL; SIZE when a share is not in 0 .. 1, or n is below 0. */
+#define SAGE_HISTOGRAM_BINS 2368
+SAGE_API int32_t sage_percentiles(const int64_t *bins, const int64_t *before, int64_t max_ns, const double *shares, int32_t n, double *ns);
 
 /* ---- Audio capture ------------------------------------------------------------------------------------------------
  *

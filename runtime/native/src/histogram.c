@@ -6,7 +6,8 @@
 
 #include "sage.h"
 
-enum { FINE = 6, TOP = 42, BINS = (TOP - FINE + 1) << FINE };
+enum { FINE = 6, TOP = 42, BINS = SAGE_HISTOGRAM_BINS };
+_Static_assert(BINS == (TOP - FINE + 1) << FINE, "bins of all octaves");
 
 struct sage_histogram {
     _Atomic(int64_t) count, total_ns, max_ns;
@@ -17,8 +18,11 @@ static int64_t get(const _Atomic(int64_t) *x) { return atomic_load_explicit(x, m
 
 static void set(_Atomic(int64_t) *x, int64_t value) { atomic_store_explicit(x, value, memory_order_relaxed); }
 
-/* How far a duration is shifted right to give its bin. */
-static int64_t shift_of(int64_t ns) { return ns >> FINE ? 63 - FINE - __builtin_clzll((unsigned long long)ns) : 0; }
+/* The bin of a duration that is not negative: it is shifted right until it has FINE + 1 bits. */
+static int64_t bin_of(int64_t ns) {
+    int64_t shift = ns >> FINE ? 63 - FINE - __builtin_clzll((unsigned long long)ns) : 0;
+    return shift > TOP - FINE - 1 ? BINS - 1 : (shift << FINE) + (ns >> shift);
+}
 
 int32_t sage_histogram_create(sage_histogram **histogram) {
     if (!histogram) return SAGE_E_NULL;
@@ -34,8 +38,7 @@ void sage_histogram_destroy(sage_histogram *histogram) { free(histogram); }
 int32_t sage_histogram_add(sage_histogram *histogram, int64_t ns) {
     if (!histogram) return SAGE_E_NULL;
     if (ns < 0) ns = 0;
-    int64_t total = get(&histogram->total_ns), shift = shift_of(ns);
-    int64_t bin = shift > TOP - FINE - 1 ? BINS - 1 : (shift << FINE) + (ns >> shift);
+    int64_t total = get(&histogram->total_ns), bin = bin_of(ns);
     if (ns > get(&histogram->max_ns)) atomic_store_explicit(&histogram->max_ns, ns, memory_order_release);
     atomic_store_explicit(&histogram->bins[bin], get(&histogram->bins[bin]) + 1, memory_order_release);
     set(&histogram->total_ns, ns > INT64_MAX - total ? INT64_MAX : total + ns);
@@ -58,19 +61,40 @@ int32_t sage_histogram_read(const sage_histogram *histogram, sage_histogram_tota
     return SAGE_OK;
 }
 
+/* The least duration of a bin, and the greatest. */
+static void edges_of(int64_t bin, int64_t edge[2]) {
+    int64_t shift = bin >> FINE > 1 ? (bin >> FINE) - 1 : 0, low = bin - (shift << FINE);
+    edge[0] = low << shift;
+    edge[1] = ((low + 1) << shift) - 1;
+}
+
+/* The middle of the first bin, up to `top`, where something is and with all before it `share` of `count` is reached. */
+static double middle_of(const int64_t *bins, int64_t top, int64_t count, double share, int64_t max_ns) {
+    int64_t rank = (int64_t)ceil(share * (double)count), i = 0, edge[2];
+    for (int64_t seen = bins[0]; i < top && (!bins[i] || seen < rank);) seen += bins[++i];
+    edges_of(i, edge);
+    return fmin((double)(edge[0] + edge[1]) / 2, (double)max_ns);
+}
+
 int32_t sage_histogram_percentile(const sage_histogram *histogram, double share, double *ns) {
     if (!histogram || !ns) return SAGE_E_NULL;
     if (!(share >= 0 && share <= 1)) return SAGE_E_SIZE;
-    int64_t bins[BINS], count = 0, seen = 0; /* a copy: beside a writer the bins would grow between sum and search */
+    int64_t bins[BINS], count = 0; /* a copy: beside a writer the bins would grow between sum and search */
     for (int i = 0; i < BINS; i++) count += bins[i] = atomic_load_explicit(&histogram->bins[i], memory_order_acquire);
-    int64_t rank = (int64_t)ceil(share * (double)count);
-    *ns = 0;
-    for (int64_t i = 0; i < BINS; i++) {
-        seen += bins[i];
-        if (!bins[i] || seen < rank) continue;
-        int64_t shift = i >> FINE > 1 ? (i >> FINE) - 1 : 0, low = i - (shift << FINE);
-        *ns = fmin((double)((low << shift) + (((low + 1) << shift) - 1)) / 2, (double)get(&histogram->max_ns));
-        break;
-    }
+    *ns = count ? middle_of(bins, BINS - 1, count, share, get(&histogram->max_ns)) : 0;
+    return SAGE_OK;
+}
+
+int32_t sage_percentiles(const int64_t *bins, const int64_t *before, int64_t max_ns, const double *shares, int32_t n, double *ns) {
+    if (!bins || !shares || !ns) return SAGE_E_NULL;
+    if (n < 0) return SAGE_E_SIZE;
+    for (int32_t k = 0; k < n; k++)
+        if (!(shares[k] >= 0 && shares[k] <= 1)) return SAGE_E_SIZE;
+    int64_t since[BINS], count = 0, top = bin_of(max_ns < 0 ? 0 : max_ns), last = top, edge[2];
+    for (int64_t i = 0; i <= top; i++) count += since[i] = __atomic_load_n(&bins[i], __ATOMIC_RELAXED) - (before ? before[i] : 0);
+    for (int32_t k = 0; k < n; k++) ns[k] = count > 0 ? middle_of(since, top, count, shares[k], max_ns) : 0;
+    while (last > 0 && !since[last]) last--;
+    edges_of(last, edge);
+    ns[n] = count <= 0 ? 0 : last == BINS - 1 || edge[1] > max_ns ? (double)max_ns : (double)edge[1];
     return SAGE_OK;
 }

@@ -30,6 +30,7 @@ int main(void) {
     static int16_t x[2 * CHUNK];
     static float out[3 * SIDE * SIDE];
     static uint8_t colours[3 * SIDE * SIDE];
+    static int64_t bins[SAGE_HISTOGRAM_BINS] = {[99] = 7};
     sage_ring *ring;
     sage_clock *clock;
     sage_histogram *histogram;
@@ -61,6 +62,7 @@ int main(void) {
         const sage_norm norm = {{0.5f, 0.5f, 0.5f}, {0.5f, 0.5f, 0.5f}};
         CHECK(!sage_crop(&image, &box, &norm, out, SIDE, SIDE) && !sage_resize(&image, &box, colours, SIDE, SIDE));
         CHECK(!sage_histogram_percentile(histogram, 0.99, &ns) && !sage_capture_stats(capture, &statistics) && !sage_window_skip(window, 3));
+        CHECK(!sage_percentiles(bins, NULL, t_ns, (double[]){0.5, 0.99}, 2, (double[3]){0}));
         if (tick % 5000 == 0) CHECK(!sage_histogram_clear(histogram));
     }
     CHECK(asked == created && given == 0);

@@ -51,6 +51,12 @@ static void histogram(void) {
     CHECK(sage_histogram_percentile(made, (double)NAN, &ns) == SAGE_E_SIZE && ns == 7 && totals.count == 7);
     sage_histogram_destroy(made);
     sage_histogram_destroy(NULL);
+
+    static const int64_t bins[SAGE_HISTOGRAM_BINS];
+    const double share = 0.5, wrong[2] = {0.5, 1.1}, none[2] = {0.5, (double)NAN};
+    CHECK(sage_percentiles(NULL, NULL, 9, &share, 1, &ns) == SAGE_E_NULL && sage_percentiles(bins, NULL, 9, NULL, 1, &ns) == SAGE_E_NULL);
+    CHECK(sage_percentiles(bins, NULL, 9, &share, 1, NULL) == SAGE_E_NULL && sage_percentiles(bins, NULL, 9, &share, -1, &ns) == SAGE_E_SIZE);
+    CHECK(sage_percentiles(bins, NULL, 9, wrong, 2, &ns) == SAGE_E_SIZE && sage_percentiles(bins, NULL, 9, none, 2, &ns) == SAGE_E_SIZE && ns == 7);
 }
 
 static void capture(void) {

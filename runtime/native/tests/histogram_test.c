@@ -24,6 +24,26 @@ static double percentile(const sage_histogram *histogram, double share) {
     return ns;
 }
 
+/* Bins of a caller: durations of one in each octave, then the same and one more since. */
+static void bins_of_a_caller(void) {
+    static int64_t bins[SAGE_HISTOGRAM_BINS], before[SAGE_HISTOGRAM_BINS];
+    const double shares[3] = {0, 0.5, 1};
+    double ns[4];
+    CHECK(sage_percentiles(bins, NULL, 0, shares, 3, ns) == SAGE_OK && !ns[0] && !ns[1] && !ns[2] && !ns[3]);
+    bins[0] = bins[63] = bins[64] = 1; /* 0, 63 and 64 ns */
+    CHECK(sage_percentiles(bins, NULL, 64, shares, 3, ns) == SAGE_OK && ns[0] == 0 && ns[1] == 63 && ns[2] == 64 && ns[3] == 64);
+    for (int i = 0; i < SAGE_HISTOGRAM_BINS; i++) before[i] = bins[i];
+    CHECK(sage_percentiles(bins, before, 64, shares, 3, ns) == SAGE_OK && !ns[0] && !ns[1] && !ns[2] && !ns[3]);
+    bins[128] += 1; /* 128 or 129 ns */
+    CHECK(sage_percentiles(bins, before, 200, shares, 3, ns) == SAGE_OK && ns[0] == 128.5 && ns[1] == 128.5 && ns[3] == 129);
+    CHECK(sage_percentiles(bins, before, 128, shares, 3, ns) == SAGE_OK && ns[0] == 128 && ns[3] == 128);
+    bins[SAGE_HISTOGRAM_BINS - 1] += 1;
+    CHECK(sage_percentiles(bins, before, INT64_MAX, shares, 3, ns) == SAGE_OK && ns[0] == 128.5 && ns[2] >= ldexp(0.98, 42) && ns[3] == (double)INT64_MAX);
+    CHECK(sage_percentiles(before, bins, 200, shares, 3, ns) == SAGE_OK && !ns[0] && !ns[3]); /* more before than now */
+    before[1] = 9; /* and here and there */
+    CHECK(sage_percentiles(bins, before, INT64_MAX, shares, 3, ns) == SAGE_OK);
+}
+
 static void *add(void *histogram) {
     for (int64_t k = 0; k < TOTAL; k++) CHECK(sage_histogram_add(histogram, k % 2 ? 1000 : 3000000) == SAGE_OK);
     return NULL;
@@ -32,6 +52,7 @@ static void *add(void *histogram) {
 int main(void) {
     sage_histogram *histogram;
     uint64_t random = 1;
+    bins_of_a_caller();
     CHECK(sage_histogram_create(&histogram) == SAGE_OK);
     CHECK(percentile(histogram, 0.5) == 0 && totals_of(histogram).count == 0);
     for (int turn = 0; turn < 200; turn++) {
