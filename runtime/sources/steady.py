@@ -32,7 +32,7 @@ _FADE = np.arange(1, RAMP + 1, dtype=np.float32) / np.float32(RAMP + 1)
 _NOTHING = np.zeros(0, np.float32)
 
 TimeOf = Callable[[int], int]
-"""Index of a device sample -> its time, ns. It may change its mind from call to call, slowly."""
+"""Index of a device sample -> its time, ns, on a line from one leap to the next. It may change its mind from call to call, slowly."""
 
 
 class Steady:
@@ -109,7 +109,7 @@ class Steady:
         while len(self._held):
             late_ns = self._look_on(time_ns)
             self._move(min(len(self._held), self._look - self._taken))  # they belong where they are
-            if abs(late_ns) <= DEADBAND_NS:
+            if not late_ns:
                 continue
             if abs(late_ns) > LEAP_NS:
                 events += self._leap(late_ns)
@@ -122,21 +122,29 @@ class Steady:
 
     def _look_on(self, time_ns: TimeOf) -> int:
         """Look at the clock until a sample lies beside its place, or none is left to look at: how much later it was than that, or 0."""
-        rate_hz, start, look, end = self._rate_hz, self._start, self._look, self._taken + len(self._held)
+        look, end = self._look, self._taken + len(self._held)
+        last = look + (end - 1 - look) // BLOCK * BLOCK
         late_ns = 0
+        if look < last and not self._beside(look, time_ns) and not self._beside(last, time_ns):
+            look = last + BLOCK  # and none between, on a line
         while look < end:
-            whole, part = divmod(look * rate_hz, SAMPLE_RATE_HZ)
-            t_ns = time_ns(start + whole)
-            if part:
-                t_ns += part * NS_PER_S // (SAMPLE_RATE_HZ * rate_hz)
-            if self._next is None:
-                self._next = round(t_ns / PERIOD_NS)
-            late_ns = t_ns - (self._next - self._skip + look - self._taken) * PERIOD_NS
-            if abs(late_ns) > DEADBAND_NS:
+            late_ns = self._beside(look, time_ns)
+            if late_ns:
                 break
-            look, late_ns = look + BLOCK, 0
+            look += BLOCK
         self._look = look
         return late_ns
+
+    def _beside(self, look: int, time_ns: TimeOf) -> int:
+        """How much later sample `look` is than its place; 0 where that is no more than `DEADBAND_NS`."""
+        whole, part = divmod(look * self._rate_hz, SAMPLE_RATE_HZ)
+        t_ns = time_ns(self._start + whole)
+        if part:
+            t_ns += part * NS_PER_S // (SAMPLE_RATE_HZ * self._rate_hz)
+        if self._next is None:
+            self._next = round(t_ns / PERIOD_NS)
+        late_ns = t_ns - (self._next - self._skip + look - self._taken) * PERIOD_NS
+        return late_ns if abs(late_ns) > DEADBAND_NS else 0
 
     def _leap(self, late_ns: int) -> list[AudioEvent]:
         assert self._next is not None

@@ -201,3 +201,16 @@ def test_a_leap_is_never_taken_for_drift_nor_drift_for_a_leap() -> None:
         events = steady.push(np.ones(32_000, np.float32), 0, shifted(16_000, 16_000, by_ns)) + steady.cut(16_000)
         assert bool(steady.slips) == slips
         assert (len(events) == 1) == slips
+
+
+def test_the_clock_is_asked_at_both_ends_of_a_piece_beside_which_nothing_lies() -> None:
+    steady, asked = Steady(16_000), []
+
+    def time_ns(sample: int) -> int:
+        asked.append(sample)
+        return T0_NS + sample * 62_500
+
+    for low in range(0, 80_000, 8_000):
+        steady.push(np.zeros(8_000, np.float32), low, time_ns)
+    assert len(asked) == 20
+    assert steady.slips == steady.gaps == 0
