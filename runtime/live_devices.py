@@ -20,6 +20,7 @@ from .clock import Clock, MonotonicClock
 from .degrade import Degrader, levels
 from .estimate import Drops, Estimate, Live
 from .gathering import FEW, Dearest, Gathering
+from .heap import seldom_searched
 from .live import STAGES, hello
 from .notice import Notice
 from .session import Session
@@ -122,7 +123,8 @@ def run_live_devices(
     loop = _Loop(camera, microphone, session, sinks, clock or MonotonicClock(), smooth, budget_ms, thermometer, say, show, about or {})
     ended = "stopped"
     try:
-        ended = loop.run(stop, seconds)
+        with seldom_searched():
+            ended = loop.run(stop, seconds)
     except KeyboardInterrupt:
         ended = "interrupted"
     except SinkClosed:

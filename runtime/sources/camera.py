@@ -284,7 +284,7 @@ class LiveCamera:
             while opening is self._current:
                 self._take(opening, reader, reader.read())
         except SourceError as error:
-            opening.error = error
+            opening.error = type(error)(*error.args)  # not itself: it knows what called it, and with that this opening
         except Exception as error:
             opening.error = self._mistake(error)
         finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -85,6 +87,22 @@ def test_a_server_that_is_killed_and_comes_back_is_opened_again(server: MjpegSer
         kinds = collect(camera, said)
         assert kinds[0] == kinds[-1] == "camera_open"
         assert "camera_gone" in kinds
+
+
+def test_what_failed_is_freed_without_a_search_for_objects_that_hold_each_other(server: MjpegServer) -> None:
+    with opened(server.uri) as camera:
+        take(camera, 2)
+        opening = weakref.ref(camera._current)
+        gc.collect()
+        gc.disable()
+        try:
+            server.stop()
+            assert until(lambda: camera.state == "gone")
+            server.start()
+            take(camera, 2)
+            assert until(lambda: opening() is None)
+        finally:
+            gc.enable()
 
 
 def test_a_server_that_is_down_at_first_is_waited_for() -> None:

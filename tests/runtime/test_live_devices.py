@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 from collections.abc import Sequence
@@ -320,6 +321,20 @@ def test_without_a_camera_the_loop_wakes_up_when_a_hop_is_near(bundle: Bundle) -
     often, estimates = turns(bundle, 10, camera=None)
     assert often < 14
     assert all(e.live is not None and e.live.late_ms < 100 for e in estimates[:-1])
+
+
+def test_python_does_not_look_for_objects_that_hold_each_other_while_frames_come(bundle: Bundle) -> None:
+    searches = []
+
+    def search(phase: str, info: dict[str, int]) -> None:
+        searches.append(info["generation"])
+
+    gc.callbacks.append(search)
+    try:
+        run(bundle, 60)
+    finally:
+        gc.callbacks.remove(search)
+    assert len(searches) <= 4, "begin and end of two; nine without"
 
 
 def slow_down(session: Session, clock: SimulatedClock, hop_s: float) -> None:
