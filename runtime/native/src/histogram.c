@@ -68,10 +68,10 @@ static void edges_of(int64_t bin, int64_t edge[2]) {
     edge[1] = ((low + 1) << shift) - 1;
 }
 
-/* The middle of the first bin, up to `top`, where something is and with all before it `share` of `count` is reached. */
-static double middle_of(const int64_t *bins, int64_t top, int64_t count, double share, int64_t max_ns) {
-    int64_t rank = (int64_t)ceil(share * (double)count), i = 0, edge[2];
-    for (int64_t seen = bins[0]; i < top && (!bins[i] || seen < rank);) seen += bins[++i];
+/* The middle of the first bin, of `low` up to `top`, where something is and with all before it `share` of `count` is reached. */
+static double middle_of(const int64_t *bins, int64_t low, int64_t top, int64_t count, double share, int64_t max_ns) {
+    int64_t rank = (int64_t)ceil(share * (double)count), i = low, edge[2];
+    for (int64_t seen = bins[i]; i < top && (!bins[i] || seen < rank);) seen += bins[++i];
     edges_of(i, edge);
     return fmin((double)(edge[0] + edge[1]) / 2, (double)max_ns);
 }
@@ -81,7 +81,7 @@ int32_t sage_histogram_percentile(const sage_histogram *histogram, double share,
     if (!(share >= 0 && share <= 1)) return SAGE_E_SIZE;
     int64_t bins[BINS], count = 0; /* a copy: beside a writer the bins would grow between sum and search */
     for (int i = 0; i < BINS; i++) count += bins[i] = atomic_load_explicit(&histogram->bins[i], memory_order_acquire);
-    *ns = count ? middle_of(bins, BINS - 1, count, share, get(&histogram->max_ns)) : 0;
+    *ns = count ? middle_of(bins, 0, BINS - 1, count, share, get(&histogram->max_ns)) : 0;
     return SAGE_OK;
 }
 
@@ -90,9 +90,10 @@ int32_t sage_percentiles(const int64_t *bins, const int64_t *before, int64_t max
     if (n < 0) return SAGE_E_SIZE;
     for (int32_t k = 0; k < n; k++)
         if (!(shares[k] >= 0 && shares[k] <= 1)) return SAGE_E_SIZE;
-    int64_t since[BINS], count = 0, top = bin_of(max_ns < 0 ? 0 : max_ns), last = top, edge[2];
+    int64_t since[BINS], count = 0, top = bin_of(max_ns < 0 ? 0 : max_ns), low = 0, last = top, edge[2];
     for (int64_t i = 0; i <= top; i++) count += since[i] = __atomic_load_n(&bins[i], __ATOMIC_RELAXED) - (before ? before[i] : 0);
-    for (int32_t k = 0; k < n; k++) ns[k] = count > 0 ? middle_of(since, top, count, shares[k], max_ns) : 0;
+    while (low < top && !since[low]) low++;
+    for (int32_t k = 0; k < n; k++) ns[k] = count > 0 ? middle_of(since, low, top, count, shares[k], max_ns) : 0;
     while (last > 0 && !since[last]) last--;
     edges_of(last, edge);
     ns[n] = count <= 0 ? 0 : last == BINS - 1 || edge[1] > max_ns ? (double)max_ns : (double)edge[1];
