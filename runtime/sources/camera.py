@@ -324,18 +324,14 @@ class LiveCamera:
             if watch.news:
                 self._notices += [Notice(now_ns, "camera_changed", f"{self.uri} {change}") for change in watch.changes()]
             if not self._waiting.frames or not self._keep_all:
-                self._put(event)
+                if self._waiting.put(event):
+                    self._came.ring()
                 return
         while self._waiting.frames and opening is self._current:
             self._went.wait()
         with self._lock:
-            if opening is self._current:
-                self._put(event)
-
-    def _put(self, event: FrameEvent) -> None:
-        """Holds the lock."""
-        if self._waiting.put(event):
-            self._came.ring()
+            if opening is self._current and self._waiting.put(event):
+                self._came.ring()
 
     def _count_lost(self, opening: _Opening, reader: Reader) -> None:
         """Frames that the reader could not decode, or left out to catch up. Holds the lock."""

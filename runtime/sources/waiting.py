@@ -32,7 +32,7 @@ class Waiting:
         else:
             self._bytes += size
             frames.append(event)
-        return self.enough()
+        return event.t_ns >= self.gather_until_ns or len(frames) >= self.most or self._bytes + size > MOST_BYTES  # as `enough`
 
     def enough(self) -> bool:
         """Whether there are frames that need not wait for another."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..ticks import NS_PER_S
 
-_LOOK_NS = 100_000_000  # frames that follow closer are not looked at, but for their size
+_LOOK_NS = 200_000_000  # frames that follow closer are not looked at, but for their size
 _GLANCE = 256  # bytes from the middle that are compared first: a whole picture only when those are the same
 _LINES, _LINE = 32, 64  # what is black there is black when so many stretches of so many bytes all over the picture are
 _BLACK_RGB, _BLACK_LUMA = 12, 28  # levels, of 255; luma of limited range begins at 16
@@ -65,7 +65,7 @@ class Watch:
 
     def frame(self, t_ns: int, pixels: NDArray[np.uint8], format: str) -> bool:
         """A frame came: is it another picture than the last one looked at, or black? Also the first of an opening is compared with the last one
-        of the opening before; later ones are looked at ten times a second.
+        of the opening before; later ones are looked at five times a second.
 
         `pixels` uint8 in `format` as in `FrameEvent`; they are kept until the next frame and must stay as they are.
         """
