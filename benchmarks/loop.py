@@ -297,8 +297,9 @@ def _measure_nothing(frames: Any, seconds: float) -> tuple[list[tuple[float, flo
     while thread.is_alive():
         woken += bell.wait(1.0)
         now_s = time.monotonic()
-        if now_s - last_s >= 1:
-            readings.add(now_s, _cpu_ns() - reader.own.ns())
+        cpu_ns = _cpu_ns() - reader.own.ns()
+        if now_s - last_s >= 1 and thread.is_alive():  # still: its time is in that
+            readings.add(now_s, cpu_ns)
             last_s = now_s
     thread.join()
     return readings.per_second(), {"frames": woken}
