@@ -1,7 +1,6 @@
 """What is said of the machine is what is measured: memory of children counts, versions are the installed ones."""
 
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -34,15 +33,24 @@ def test_peak_of_the_process_alone_and_facts_of_the_machine() -> None:
     assert "no-such-package" not in versions(("no-such-package",))
 
 
+PEAKS = """
+import resource, time
+from sage_edge.runtime.machine import PeakMemory, peak_rss_mb
+kept = b"x" * 400_000_000
+with PeakMemory(every_s=0.02) as memory:
+    time.sleep(0.2)
+print(len(kept), peak_rss_mb(), memory.peak_mb, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
 def test_both_peaks_are_in_megabytes() -> None:
-    kept = b"x" * 400_000_000
-    with PeakMemory(every_s=0.02) as memory:
-        time.sleep(0.2)
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert len(kept) == 400_000_000
-    assert peak_rss_mb() <= kib * 1.024 * 1.001
-    assert peak_rss_mb() > 400 + 10
-    assert memory.peak_mb == pytest.approx(peak_rss_mb(), rel=0.02)
+    """In a process of its own: this one may have held more before."""
+    done = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, check=True)
+    kept, alone_mb, sampled_mb, kib = map(float, done.stdout.split())
+    assert kept == 400_000_000
+    assert alone_mb <= kib * 1.024 * 1.001
+    assert alone_mb > 400 + 10
+    assert sampled_mb == pytest.approx(alone_mb, rel=0.02)
 
 
 @pytest.mark.parametrize("count", [1, 3, 16])

@@ -510,7 +510,14 @@ def test_ctrl_c_and_kill_stop_all_that_the_tool_started_and_the_next_run_goes_on
     good = tool.read_text()
     tool.write_text("#!/bin/sh\ntrap 'sleep 0.5; exit 1' TERM\nsh -c 'trap \"\" TERM; exec sleep 600' &\necho $! > pid\nwait\n")
     command = [sys.executable, str(OVERLAY.with_name("flash")), *arguments(job)]
-    process = subprocess.Popen(command, env={"PATH": job.fake.bsp.path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        env={"PATH": job.fake.bsp.path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where these tests run under nohup
+    )
     deadline = time.monotonic() + 60
     pid = job.fake.root / "pid"
     while not (pid.exists() and pid.read_text().strip()):
