@@ -257,7 +257,7 @@ class _Loop:
                 due_ns = session.due_ns
         frames = self._taken()  # before a hop can hold up this turn: they are to be no newer than the turn
         now_ns = self._now_ns
-        if now_ns >= due_ns + self._sound_ns or now_ns - self._fetched_ns >= HEAR_NS:
+        if (now_ns >= due_ns + self._sound_ns and self._reached(frames, due_ns)) or now_ns - self._fetched_ns >= HEAR_NS:
             self._hear()
             self._count_losses()
         looked_at, seen_ns = self._see(frames) if frames else (0, 0)
@@ -277,6 +277,11 @@ class _Loop:
         if session.due_ns == due_ns and not session.busy:  # nothing is gathered for a turn with a hop, nor beside one, where all takes longer
             self._gathering.took(looked_at, seen_ns, self._worked_ns - now_ns - seen_ns, now_ns)
         return bool(frames)
+
+    def _reached(self, frames: list[FrameEvent], due_ns: int) -> bool:
+        """Whether a hop that is due then needs no other frame: one of that time has come, or none is waited for any more."""
+        newest_ns = frames[-1].t_ns if frames else self._newest_ns or 0
+        return self._camera is None or newest_ns >= due_ns or self._now_ns - self._wait_ns >= due_ns
 
     def _most(self) -> int:
         """How many frames may wait: one, the newest, while less is done than could be, and while somebody watches them."""

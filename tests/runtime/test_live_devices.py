@@ -136,10 +136,10 @@ def run(
     return Run(kept, summary, finder, clock)
 
 
-def fetches(bundle: Bundle, hop: int, seconds: float) -> int:
+def fetches(bundle: Bundle, hop: int, seconds: float, rate_hz: float = 30.0) -> int:
     """How often sound is fetched."""
     clock = SimulatedClock(START)
-    eye, ear = SimulatedCamera(clock, picture), SimulatedMicrophone(clock, tone)
+    eye, ear = SimulatedCamera(clock, picture, rate_hz=rate_hz), SimulatedMicrophone(clock, tone)
     eye.start()
     ear.start()
     read, count = ear.read, itertools.count()
@@ -157,6 +157,10 @@ def fetches(bundle: Bundle, hop: int, seconds: float) -> int:
 @pytest.mark.parametrize(("hop", "most"), [(15, 2.0), (60, 4.0)])
 def test_sound_is_fetched_when_a_hop_needs_it_and_once_a_second(bundle: Bundle, hop: int, most: float) -> None:
     assert fetches(bundle, hop, 8) <= most * 8 * 30 / hop + 6
+
+
+def test_sound_is_not_fetched_for_a_hop_that_waits_for_its_frame(bundle: Bundle) -> None:
+    assert fetches(bundle, 15, 8, rate_hz=29.9) <= 8 * 2 + 6, "once a hop"
 
 
 def turns(bundle: Bundle, seconds: float, **options: Any) -> tuple[float, list[Estimate]]:
