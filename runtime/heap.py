@@ -22,11 +22,12 @@ def give_back() -> None:
 @contextlib.contextmanager
 def seldom_searched() -> Iterator[None]:
     """Have Python look seldom for objects that hold each other: what goes on for weeks makes none, and looking for them took 3 percent of its time,
-    2 ms at once. Where somebody wants it seldomer still, or never, it stays so."""
+    2 ms at once. Where somebody wants it seldomer still, or never, or something else meanwhile, it stays so."""
     before = gc.get_threshold()
-    if before[0]:
-        gc.set_threshold(max(SELDOM, before[0]), *before[1:])
+    if 0 < before[0] < SELDOM:
+        gc.set_threshold(SELDOM, *before[1:])
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        if gc.get_threshold()[0] == SELDOM:
+            gc.set_threshold(*before)

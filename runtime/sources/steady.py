@@ -39,7 +39,7 @@ class Steady:
     """One stream of one device at a time. Events start at whole multiples of `PERIOD_NS`, never before the end of the last one.
 
     Within `LEAP_NS` a sample is drawn to its place, at up to 3125 ppm, and then lies within 1 ms of the time that `time_ns` says. The result does
-    not depend on how the samples were cut into pieces, as long as `time_ns` gives the same answers.
+    not depend on how the samples were cut into pieces, as long as `time_ns` gives the same answers, and does not leap there and back within one.
     """
 
     def __init__(self, rate_hz: int) -> None:

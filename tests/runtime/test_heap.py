@@ -22,7 +22,20 @@ def test_python_looks_seldom_and_then_as_it_did(given: int, meanwhile: int) -> N
     gc.set_threshold(given, 11, 12)
     with seldom_searched():
         assert gc.get_threshold()[0] == meanwhile
-    assert gc.get_threshold()[0] == given
+    assert gc.get_threshold() == (given, 11, 12)
     with pytest.raises(ValueError, match="it failed"), seldom_searched():
         raise ValueError("it failed")
     assert gc.get_threshold()[0] == given
+
+
+def test_two_at_a_time_leave_it_as_it_was_and_what_somebody_sets_meanwhile_stays() -> None:
+    gc.set_threshold(700, 11, 12)
+    first, second = seldom_searched(), seldom_searched()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert gc.get_threshold() == (700, 11, 12)
+    with seldom_searched():
+        gc.set_threshold(900, 11, 12)
+    assert gc.get_threshold() == (900, 11, 12)
