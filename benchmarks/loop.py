@@ -9,9 +9,10 @@ resampled; `beside_engines`, where engines run and the CPU time of their calls i
 `awake`, the same turns on a simulated clock, one after the other, where no cache gets cold and no core falls asleep between two frames: what the
 code costs, without what waking up costs on this machine; and `nothing`, the same camera in a thread that rings a bell at each frame for another
 that does nothing with it: what waking up alone costs. `loop_over_budget` is how many times less than one percent of a core `loop` is, and so on.
-`pace_ms` is what a million additions take in Python, told by some after each frame, which are not counted: a core that somebody else's
-machine shares is slower, and everything on it, from one second to the next. `quiet` is of the seconds whose pace is within `QUIET` of the best
-second of all (of its own, where it is `awake`), `quiet_n` of them: where there are none, that variant was never alone on its core.
+`pace_ms` is what a million additions take in Python, told by a thousand before each sixth frame (`awake`: once a second), which are not counted:
+a core that somebody else's machine shares is slower, and everything on it, from one second to the next. `quiet` is of the seconds whose pace is
+within `QUIET` of the best second of all (of its own, where it is `awake`), `quiet_n` of them: where there are none, that variant was never alone
+on its core.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from typing import Any
 
 import numpy as np
 
-RATE_HZ, WIDTH, HEIGHT, FRAMES = 30, 640, 480, 5
+RATE_HZ, WIDTH, HEIGHT, FRAMES = 30, 640, 480, 8
 MIC_HZ, FAST_MIC_HZ = 16_000, 48_000
 BUDGET_MS = 10.0
 """One percent of a core, per second."""
 WARM_S = 3
 QUIET = 1.15
-ADDITIONS = 1000
+ADDITIONS, PACE_FRAMES = 1000, 6
 DIMS, TINY_DIMS = (2048, 768), (512, 128)
 """Features of `base`, and of `tiny`."""
 
@@ -107,8 +108,8 @@ class _Readings:
         """CPU ms per second, and the pace in it: ms for a million additions."""
         found = []
         for (at_s, cpu_ns, (took_ns, additions)), (to_s, to_cpu_ns, (to_took_ns, to_additions)) in itertools.pairwise(self._all[WARM_S:]):
-            pace_ms = (to_took_ns - took_ns) / max(1, to_additions - additions)
-            found.append(((to_cpu_ns - cpu_ns) / 1e6 / (to_s - at_s), pace_ms))
+            if to_additions > additions:
+                found.append(((to_cpu_ns - cpu_ns) / 1e6 / (to_s - at_s), (to_took_ns - took_ns) / (to_additions - additions)))
         return found
 
 
@@ -149,9 +150,10 @@ class _Frames:
         return self._event(t_ns, pixels, "bgr")
 
     def _wait_and_decode(self) -> tuple[int, Any]:
-        self.pace.tell()  # before the sleep: what is done with a frame does not find Python warm for it
         self._count += 1
         self._clock.sleep((self._start_ns + self._count * 1_000_000_000 // RATE_HZ - self._clock.now_ns()) / 1e9)
+        if self._count % PACE_FRAMES == 0:
+            self.pace.tell()  # seldom, and before the decoding: what is done with a frame does not find Python warm for it
         return self._clock.now_ns(), self._decode(self._jpegs[self._count % FRAMES])
 
     def interrupt(self) -> None: ...
@@ -297,9 +299,10 @@ def _measure_nothing(frames: Any, seconds: float) -> tuple[list[tuple[float, flo
     while thread.is_alive():
         woken += bell.wait(1.0)
         now_s = time.monotonic()
-        cpu_ns = _cpu_ns() - reader.own.ns()
-        if now_s - last_s >= 1 and thread.is_alive():  # still: its time is in that
-            readings.add(now_s, cpu_ns)
+        if now_s - last_s >= 1:
+            cpu_ns = _cpu_ns() - reader.own.ns()
+            if thread.is_alive():  # still: its time is in that
+                readings.add(now_s, cpu_ns)
             last_s = now_s
     thread.join()
     return readings.per_second(), {"frames": woken}
